@@ -1,0 +1,321 @@
+"""The doors of the house: what a memory, a controller and a task are.
+
+Shapes: ``B`` batch, ``T`` time, ``N`` slots, ``W`` word width, ``R`` read heads, ``I`` interface
+width. Batch first everywhere.
+
+Two rules hold for every component:
+
+- *Padding comes last.* ``valid[B, T]`` is 1 for the real steps of a sequence, then 0; ``None`` means
+  that every step is real. Where it is 0 the state is held, so padding never writes.
+- *A state is used once.* A step may consume the state that it is given (a memory may change one big
+  buffer in place), so whoever needs it again takes a :meth:`Memory.snapshot` first.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from mannlab.draws import Draws
+
+State = TypeVar("State")
+
+
+# ---------------------------------------------------------------------- streams
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A channel of real vectors, ``float[B, T, size]``."""
+
+    size: int
+
+
+@dataclass(frozen=True)
+class Token:
+    """A channel of symbols, ``int64[B, T]`` in [0, vocabulary)."""
+
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Image:
+    """A channel of pictures, ``float[B, T, channels, height, width]`` in [0, 1].
+
+    ``encoder`` is ``"flat"`` (the pixels as a vector) or ``"conv"`` (a small convolutional net).
+    """
+
+    height: int
+    width: int
+    channels: int = 1
+    encoder: str = "flat"
+
+
+@dataclass(frozen=True)
+class Bits:
+    """A target of independent bits, ``float[B, T, size]``; the model emits one logit a bit."""
+
+    size: int
+
+
+@dataclass(frozen=True)
+class Classes:
+    """A target of ``groups`` symbols, ``int64[B, T, groups]`` in [0, count).
+
+    The model emits ``[B, T, groups, count]`` logits.
+    """
+
+    count: int
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """What comes in at each step, by channel name, and what is asked."""
+
+    inputs: Mapping[str, Vector | Token | Image]
+    target: Bits | Classes
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some sequences, padded at their ends to one length.
+
+    Attributes:
+        inputs: one tensor per channel of the spec, ``[B, T, ...]``.
+        targets: ``[B, T, ...]`` as the spec's target says.
+        scored: ``float[B, T]``, 1 where an answer is asked.
+        valid: ``float[B, T]``, 1 for real steps, or None if every step is real.
+        extra: anything else that the task's score or pictures want, ``[B, ...]`` each.
+    """
+
+    inputs: dict[str, Tensor]
+    targets: Tensor
+    scored: Tensor
+    valid: Tensor | None = None
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.targets.shape[0]
+
+    def apply(self, function: Any) -> Batch:
+        """The same batch with ``function`` applied to every tensor."""
+        changed = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, dict):
+                changed[item.name] = {key: function(tensor) for key, tensor in value.items()}
+            elif value is not None:
+                changed[item.name] = function(value)
+        return replace(self, **changed)
+
+    def to(self, device: Any, non_blocking: bool = True) -> Batch:
+        """The same batch on ``device``."""
+        return self.apply(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory, for fast copies to a GPU."""
+        return self.apply(lambda tensor: tensor.pin_memory())
+
+
+# ---------------------------------------------------------------------- memory and controller
+
+
+def hold(valid: Tensor, new: Any, old: Any) -> Any:
+    """``new`` where ``valid[B]`` is 1, ``old`` elsewhere, through nested tuples of ``[B, ...]`` tensors."""
+    if isinstance(new, Tensor):
+        keep = valid.reshape(-1, *(1,) * (new.dim() - 1)).bool()
+        return torch.where(keep, new, old)
+    if isinstance(new, tuple):
+        held = [hold(valid, n, o) for n, o in zip(new, old, strict=True)]
+        return type(new)(*held) if hasattr(new, "_fields") else tuple(held)
+    return new
+
+
+class Memory(nn.Module, ABC, Generic[State]):
+    """A differentiable memory.
+
+    Subclasses set ``interface_size`` and ``read_size``, and define :meth:`init_state` and
+    :meth:`forward`. Activations of the interface's fields belong to the memory; the linear layer
+    that makes the interface belongs to the model.
+
+    Attributes:
+        interface_size: ``I``, what the model must emit each step; the memory splits it into fields.
+        read_size: flat width of one step's reads, fed back to the controller at the next step.
+        stateful: False if reads do not depend on earlier steps; then time runs in parallel.
+    """
+
+    interface_size: int
+    read_size: int
+    stateful: ClassVar[bool] = True
+
+    @abstractmethod
+    def init_state(self, batch: int) -> State:
+        """The state before the first step of ``batch`` sequences."""
+
+    @abstractmethod
+    def forward(self, interface: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step: ``interface[B, I]`` and a state to ``reads[B, read_size]`` and the next state."""
+
+    def step(self, interface: Tensor, state: State, valid: Tensor | None = None) -> tuple[Tensor, State]:
+        """:meth:`forward`, holding the state where ``valid[B]`` is 0.
+
+        A memory that changes buffers in place overrides this, so that padding does not write.
+        """
+        old = state if valid is None else self.snapshot(state)
+        reads, new = self.forward(interface, state)
+        return reads, new if valid is None else hold(valid, new, old)
+
+    def sequence(
+        self, interface: Tensor, state: State, valid: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """Many steps: ``interface[B, T, I]`` to ``reads[B, T, read_size]`` and the last state."""
+        reads = []
+        for t in range(interface.shape[1]):
+            read, state = self.step(interface[:, t], state, None if valid is None else valid[:, t])
+            reads.append(read)
+        return torch.stack(reads, dim=1), state
+
+    def snapshot(self, state: State) -> State:
+        """A copy of ``state`` that stays good when the original is consumed.
+
+        The default serves purely functional memories, whose states may be used again as they are.
+        """
+        return state
+
+    def initial_reads(self, batch: int, like: Tensor) -> Tensor:
+        """What the controller is given as reads at the first step, ``[B, read_size]``; zeros."""
+        return like.new_zeros(batch, self.read_size)
+
+    def trace(self, state: State) -> dict[str, Tensor]:
+        """What to draw of a state, by title, each ``[B, heads, N]`` with values in [0, 1]."""
+        return {}
+
+
+class Controller(nn.Module, ABC, Generic[State]):
+    """The part that computes: a network that carries a state from step to step.
+
+    The first, positional argument of a subclass is ``input_size``; its options are keyword-only.
+
+    Attributes:
+        output_size: width of ``h``.
+    """
+
+    output_size: int
+
+    @abstractmethod
+    def init_state(self, batch: int) -> State:
+        """The state before the first step of ``batch`` sequences."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step: ``x[B, input_size]`` to ``h[B, output_size]`` and the next state."""
+
+    def step(self, x: Tensor, state: State, valid: Tensor | None = None) -> tuple[Tensor, State]:
+        """:meth:`forward`, holding the state where ``valid[B]`` is 0."""
+        h, new = self.forward(x, state)
+        return h, new if valid is None else hold(valid, new, state)
+
+    def sequence(self, x: Tensor, state: State, valid: Tensor | None = None) -> tuple[Tensor, State]:
+        """Many steps: ``x[B, T, input_size]`` to ``h[B, T, output_size]`` and the last state.
+
+        The default loops over :meth:`step`; override it where time can run in parallel.
+        """
+        outputs = []
+        for t in range(x.shape[1]):
+            h, state = self.step(x[:, t], state, None if valid is None else valid[:, t])
+            outputs.append(h)
+        return torch.stack(outputs, dim=1), state
+
+
+# ---------------------------------------------------------------------- task
+
+
+@dataclass(frozen=True)
+class Split:
+    """A set of samples of a task.
+
+    Attributes:
+        name: ``"train"``, ``"val"`` or ``"test"``.
+        samples: how many there are; None for an endless stream.
+        level: the size at which to draw (a length, a number of items), or None for the trained sizes.
+        label: suffix in metric names, such as ``"length_30"``.
+    """
+
+    name: str
+    samples: int | None = None
+    level: int | None = None
+    label: str = ""
+
+    @property
+    def stream(self) -> str:
+        """Name of the split's own random stream."""
+        return f"{self.name}_{self.label}" if self.label else self.name
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The metric people care about: its name (unit included), direction, and when it counts as solved."""
+
+    metric: str
+    mode: str = "min"
+    solved: float | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a batch costs.
+
+    Attributes:
+        loss: scalar, nats, the mean over sequences (so that equal shares of a batch average to the whole).
+        metrics: name (unit included) to ``(total, count)``; a metric is the sum of totals over a whole
+            evaluation set divided by the sum of counts.
+    """
+
+    loss: Tensor
+    metrics: dict[str, tuple[Tensor, Tensor]]
+
+
+class Task(ABC):
+    """A stream of things that come in, and of answers that are asked.
+
+    Attributes:
+        spec: what comes in and what goes out.
+        objective: the main metric.
+    """
+
+    spec: StreamSpec
+    objective: Objective
+
+    @classmethod
+    def label(cls, options: Mapping[str, Any]) -> str:
+        """The task's name in run folders; a task that picks its own data source says so here."""
+        return str(options["name"])
+
+    def prepare(self) -> None:  # noqa: B027 - optional hook
+        """Fetch or make the data; called once, before the first batch, and safe to call again."""
+
+    @abstractmethod
+    def splits(self, stage: str) -> list[Split]:
+        """The sets of a stage: ``"train"`` (one, endless), ``"val"`` and ``"test"`` (main set first)."""
+
+    @abstractmethod
+    def batch(self, split: Split, draws: Draws, start: int, count: int) -> Batch:
+        """Samples ``start`` to ``start + count - 1`` of a split; each depends on (draws, index) alone."""
+
+    @abstractmethod
+    def score(self, logits: Tensor, batch: Batch) -> Score:
+        """Loss and metrics of the model's logits (``[B, T, size]`` or ``[B, T, groups, count]``)."""
+
+    def pictures(self, logits: Tensor, batch: Batch) -> dict[str, Any]:
+        """Matplotlib figures of a batch's first sequence, by title, beside those the trainer draws."""
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        """Plain facts for the run's summary, such as which data source was used."""
+        return {}

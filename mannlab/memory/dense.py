@@ -1,0 +1,147 @@
+"""Dense memory: the Neural Turing Machine of Graves, Wayne and Danihelka 2014 (arXiv 1410.5401)."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from mannlab.contracts import Memory
+from mannlab.errors import require
+from mannlab.memory import addressing
+from mannlab.registry import register
+
+
+FIRST = 6.0
+
+
+class DenseState(NamedTuple):
+    """Attributes: ``memory[B, N, W]``; ``weights[B, H, N]``, those of the read heads first."""
+
+    memory: Tensor
+    weights: Tensor
+
+
+class DenseInterface(NamedTuple):
+    """What the controller says in one step, after its activations; H heads, V of which write."""
+
+    key: Tensor  # [B, H, W]
+    strength: Tensor  # [B, H], > 0
+    gate: Tensor  # [B, H], in (0, 1)
+    shift: Tensor  # [B, H, S], sums to 1
+    exponent: Tensor  # [B, H], >= 1
+    erase: Tensor  # [B, V, W], in (0, 1)
+    add: Tensor  # [B, V, W]
+
+
+@register("memory", "dense")
+class DenseMemory(Memory[DenseState]):
+    """Neural Turing Machine: content and location addressing over every slot (Graves et al. 2014).
+
+    A step addresses all heads on the memory as the last step left it, reads, then writes: erase by
+    all write heads, then add by all (section 3 of the paper). Weights pass through content softmax
+    (eq. 5), interpolation (7), circular shift (8) and sharpening (9).
+
+    Args:
+        slots: N, number of rows.
+        width: W, length of a row.
+        read_heads: number of heads that read.
+        write_heads: number of heads that write.
+        max_shift: a head may move this many slots either way in a step; 0 disables location addressing.
+        init: memory before the first step: ``constant`` (1e-6, converges fastest: Collier and Beel
+            2018, arXiv 1807.08518), ``learned`` (one row of parameters per slot) or ``random`` (fixed
+            normal noise, drawn once and kept in checkpoints).
+
+    Raises:
+        ConfigError: a size below 1, or shifts wider than the memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        slots: int = 128,
+        width: int = 20,
+        read_heads: int = 1,
+        write_heads: int = 1,
+        max_shift: int = 1,
+        init: Literal["constant", "learned", "random"] = "constant",
+    ) -> None:
+        super().__init__()
+        for key, value in (("slots", slots), ("width", width)):
+            require(value >= 1, f"memory.{key}: {value} is not allowed.", "It must be at least 1.")
+        for key, value in (("read_heads", read_heads), ("write_heads", write_heads)):
+            require(value >= 1, f"memory.{key}: {value} is not allowed.", "It must be at least 1.")
+        require(
+            0 <= max_shift and 2 * max_shift + 1 <= slots,
+            f"memory.max_shift: {max_shift} is not allowed with memory.slots={slots}.",
+            f"It must be between 0 and {(slots - 1) // 2}: the shifts may not reach round the whole memory.",
+        )
+        self.slots, self.width = slots, width
+        self.read_heads, self.write_heads = read_heads, write_heads
+        self.heads = read_heads + write_heads
+        self.shifts = 2 * max_shift + 1
+        self._fields = [
+            self.heads * width,
+            self.heads,
+            self.heads,
+            self.heads * self.shifts,
+            self.heads,
+            write_heads * width,
+            write_heads * width,
+        ]
+        self.interface_size = sum(self._fields)
+        self.read_size = read_heads * width
+        self._init_memory(init)
+        # Heads start on slot 0: a place to walk from is what location addressing needs first.
+        self.first_weights = nn.Parameter(
+            addressing.one_hot_logits(slots, 0, sharpness=FIRST).repeat(self.heads, 1)
+        )
+        self.first_reads = nn.Parameter(torch.zeros(self.read_size))
+
+    def _init_memory(self, init: str) -> None:
+        rows = torch.full((self.slots, self.width), 1e-6)
+        if init != "constant":
+            rows = torch.randn(self.slots, self.width) * 0.1
+        if init == "learned":
+            self.first_memory = nn.Parameter(rows)
+        else:
+            self.register_buffer("first_memory", rows, persistent=init == "random")
+
+    def init_state(self, batch: int) -> DenseState:
+        memory = self.first_memory.expand(batch, -1, -1)
+        weights = torch.softmax(self.first_weights, dim=-1).expand(batch, -1, -1)
+        return DenseState(memory, weights)
+
+    def initial_reads(self, batch: int, like: Tensor) -> Tensor:
+        return self.first_reads.expand(batch, -1)
+
+    def fields(self, interface: Tensor) -> DenseInterface:
+        """Split ``interface[B, I]`` into named fields and apply their activations."""
+        batch = interface.shape[0]
+        key, strength, gate, shift, exponent, erase, add = interface.split(self._fields, dim=-1)
+        return DenseInterface(
+            key=torch.tanh(key).view(batch, self.heads, self.width),
+            strength=softplus(strength),
+            gate=torch.sigmoid(gate),
+            shift=torch.softmax(shift.view(batch, self.heads, self.shifts), dim=-1),
+            exponent=1 + softplus(exponent),
+            erase=torch.sigmoid(erase).view(batch, self.write_heads, self.width),
+            add=torch.tanh(add).view(batch, self.write_heads, self.width),
+        )
+
+    def forward(self, interface: Tensor, state: DenseState) -> tuple[Tensor, DenseState]:
+        said = self.fields(interface)
+        content = addressing.content_weights(said.key, state.memory, said.strength)
+        gated = addressing.interpolate(content, state.weights, said.gate)
+        shifted = addressing.circular_shift(gated, said.shift)
+        weights = addressing.sharpen(shifted, said.exponent)
+        reading, writing = weights.split([self.read_heads, self.write_heads], dim=1)
+        reads = addressing.read(state.memory, reading)
+        memory = addressing.erase_add(state.memory, writing, said.erase, said.add)
+        return reads.flatten(1), DenseState(memory, weights)
+
+    def trace(self, state: DenseState) -> dict[str, Tensor]:
+        reading, writing = state.weights.split([self.read_heads, self.write_heads], dim=1)
+        return {"read weights": reading, "write weights": writing}

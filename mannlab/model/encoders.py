@@ -1,0 +1,90 @@
+"""Layers that turn what comes in into one vector a step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mannlab.contracts import Image, StreamSpec, Token, Vector
+from mannlab.errors import ConfigError, choices
+
+TOKEN_WIDTH = 64
+CONV_CHANNELS = 32
+CONV_OUTPUT = 64
+
+
+class ConvEncoder(nn.Module):
+    """A small convolutional net: ``[B, C, H, W]`` to ``[B, 64]``.
+
+    Blocks of 3×3 convolution, group norm (so that no sample depends on its batch), ReLU and 2×2 max
+    pooling, as many as the picture allows and at most three, then a linear layer.
+    """
+
+    def __init__(self, spec: Image) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels, height, width = spec.channels, spec.height, spec.width
+        for _ in range(3):
+            if min(height, width) < 2:
+                break
+            layers += [
+                nn.Conv2d(channels, CONV_CHANNELS, 3, padding=1, bias=False),
+                nn.GroupNorm(4, CONV_CHANNELS),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+            ]
+            channels, height, width = CONV_CHANNELS, height // 2, width // 2
+        layers += [nn.Flatten(), nn.Linear(channels * height * width, CONV_OUTPUT)]
+        self.layers = nn.Sequential(*layers)
+        self.output_size = CONV_OUTPUT
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class FlatEncoder(nn.Module):
+    """The pixels as a vector."""
+
+    def __init__(self, spec: Image) -> None:
+        super().__init__()
+        self.output_size = spec.channels * spec.height * spec.width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+
+IMAGE_ENCODERS: dict[str, type[ConvEncoder] | type[FlatEncoder]] = {"conv": ConvEncoder, "flat": FlatEncoder}
+
+
+class StreamEncoder(nn.Module):
+    """All channels of a stream, encoded and laid side by side: to ``[B, T, output_size]``."""
+
+    def __init__(self, spec: StreamSpec) -> None:
+        super().__init__()
+        self.channels = dict(spec.inputs)
+        self.layers = nn.ModuleDict()
+        self.output_size = 0
+        for name, channel in self.channels.items():
+            if isinstance(channel, Vector):
+                self.output_size += channel.size
+            elif isinstance(channel, Token):
+                self.layers[name] = nn.Embedding(channel.vocabulary, TOKEN_WIDTH)
+                self.output_size += TOKEN_WIDTH
+            else:
+                if channel.encoder not in IMAGE_ENCODERS:
+                    hint = choices(channel.encoder, IMAGE_ENCODERS, "encoders")
+                    raise ConfigError(f"There is no image encoder '{channel.encoder}'.", hint)
+                encoder = IMAGE_ENCODERS[channel.encoder](channel)
+                self.layers[name] = encoder
+                self.output_size += encoder.output_size
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        parts = []
+        for name, channel in self.channels.items():
+            x = inputs[name]
+            if isinstance(channel, Image):
+                x = self.layers[name](x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            elif isinstance(channel, Token):
+                x = self.layers[name](x)
+            parts.append(x)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)

@@ -1,0 +1,125 @@
+"""The model: a controller and a memory, joined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mannlab.contracts import Controller, Memory, StreamSpec, Task
+from mannlab.errors import ConfigError, choices
+from mannlab.model.encoders import StreamEncoder
+from mannlab.model.heads import Head
+from mannlab.model.unroll import RunState, Trace, parallel, stepwise
+from mannlab.registry import build_from
+
+MODEL_OPTIONS = ("feedback",)
+
+
+class MANN(nn.Module):
+    """A memory-augmented neural network: encoder, controller, interface, memory, readout.
+
+    Args:
+        controller: ``{"name": ..., options}``.
+        memory: ``{"name": ..., options}``.
+        spec: what comes in and what is asked.
+        feedback: feed the reads of step t-1 to the controller at step t. Memories whose reads depend
+            on nothing but the present step (and ``none``) never need it, and run in parallel.
+
+    Raises:
+        ConfigError: from the registry or the components.
+    """
+
+    def __init__(
+        self,
+        controller: Mapping[str, Any],
+        memory: Mapping[str, Any],
+        spec: StreamSpec,
+        *,
+        feedback: bool = True,
+    ) -> None:
+        super().__init__()
+        self.encoder = StreamEncoder(spec)
+        self.memory: Memory[Any] = build_from("memory", memory)
+        self.stepwise = feedback and self.memory.stateful
+        fed_back = self.memory.read_size if self.stepwise else 0
+        self.controller: Controller[Any] = build_from("controller", controller, self.encoder.output_size + fed_back)
+        # Not LazyLinear or None: a zero-wide interface keeps every memory on the same path.
+        self.interface = interface_layer(self.controller.output_size, self.memory.interface_size)
+        self.head = Head(self.controller.output_size + self.memory.read_size, spec.target)
+
+    def init_state(self, batch: int, like: Tensor) -> RunState:
+        """The state before the first step of ``batch`` sequences."""
+        reads = self.memory.initial_reads(batch, like)
+        return RunState(self.controller.init_state(batch), self.memory.init_state(batch), reads)
+
+    def forward(
+        self,
+        inputs: dict[str, Tensor],
+        valid: Tensor | None = None,
+        *,
+        state: RunState | None = None,
+        trace: Trace | None = None,
+    ) -> Tensor:
+        """Logits for a batch of streams.
+
+        Args:
+            inputs: one tensor per channel, ``[B, T, ...]``.
+            valid: ``[B, T]``, 1 for real steps; None if all are.
+            state: where to start; None for the initial state.
+            trace: a dict to be filled with what the memory shows of each step (see ``Memory.trace``).
+
+        Returns:
+            ``[B, T, size]`` for bits, ``[B, T, groups, count]`` for classes.
+        """
+        return self.run(inputs, valid, state=state, trace=trace)[0]
+
+    def run(
+        self,
+        inputs: dict[str, Tensor],
+        valid: Tensor | None = None,
+        *,
+        state: RunState | None = None,
+        trace: Trace | None = None,
+    ) -> tuple[Tensor, RunState]:
+        """As :meth:`forward`, and the last state, so that a stream can be continued."""
+        x = self.encoder(inputs)
+        if state is None:
+            state = self.init_state(x.shape[0], x)
+        parts = (self.controller, self.memory, self.interface, x, state, valid)
+        hidden, reads, state = stepwise(*parts, trace) if self.stepwise else parallel(*parts)
+        return self.head(torch.cat([hidden, reads], dim=-1)), state
+
+
+def interface_layer(hidden: int, interface: int) -> nn.Module:
+    """The linear map from the controller's output to what it says to the memory."""
+    if interface == 0:
+        return _Nothing()
+    return nn.Linear(hidden, interface)
+
+
+class _Nothing(nn.Module):
+    """An interface of no width."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h[..., :0]
+
+
+def assemble(config: Mapping[str, Any]) -> tuple[MANN, Task]:
+    """The model and the task that a configuration names.
+
+    Args:
+        config: ``{"controller": {...}, "memory": {...}, "task": {...}, "model": {...}}``, each of the
+            first three with a ``name`` and options; ``model`` may be missing.
+
+    Raises:
+        ConfigError: an unknown name or option, a wrong type or an impossible size.
+    """
+    task: Task = build_from("task", config["task"])
+    settings = dict(config.get("model") or {})
+    for key in settings:
+        if key not in MODEL_OPTIONS:
+            raise ConfigError(f"model.{key}: there is no such option.", choices(key, MODEL_OPTIONS, "options"))
+    return MANN(config["controller"], config["memory"], task.spec, **settings), task

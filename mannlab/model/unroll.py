@@ -1,0 +1,73 @@
+"""Running a controller and a memory over time: step by step, or whole sequences in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mannlab.contracts import Controller, Memory, hold
+
+Trace = dict[str, list[Tensor]]
+
+
+class RunState(NamedTuple):
+    """What is carried from step to step: both states and the last reads ``[B, read_size]``."""
+
+    controller: Any
+    memory: Any
+    reads: Tensor
+
+
+def stepwise(
+    controller: Controller[Any],
+    memory: Memory[Any],
+    interface: Callable[[Tensor], Tensor],
+    x: Tensor,
+    state: RunState,
+    valid: Tensor | None = None,
+    trace: Trace | None = None,
+) -> tuple[Tensor, Tensor, RunState]:
+    """Step by step: the reads of t-1 feed the controller at t.
+
+    Args:
+        controller: takes ``[x_t, reads]``.
+        memory: any memory.
+        interface: maps ``h[B, C]`` to ``[B, I]``.
+        x: ``[B, T, E]``.
+        state: where to start.
+        valid: ``[B, T]`` or None.
+        trace: if given, what the memory shows of each step is appended, by title.
+
+    Returns:
+        ``h[B, T, C]``, ``reads[B, T, read_size]`` and the last state.
+    """
+    hidden, read_out = [], []
+    controlled, remembered, reads = state
+    for t, x_t in enumerate(x.unbind(1)):
+        here = None if valid is None else valid[:, t]
+        h, controlled = controller.step(torch.cat([x_t, reads], dim=-1), controlled, here)
+        new_reads, remembered = memory.step(interface(h), remembered, here)
+        reads = new_reads if here is None else hold(here, new_reads, reads)
+        hidden.append(h)
+        read_out.append(reads)
+        if trace is not None:
+            for title, weights in memory.trace(remembered).items():
+                trace.setdefault(title, []).append(weights.detach())
+    return torch.stack(hidden, 1), torch.stack(read_out, 1), RunState(controlled, remembered, reads)
+
+
+def parallel(
+    controller: Controller[Any],
+    memory: Memory[Any],
+    interface: Callable[[Tensor], Tensor],
+    x: Tensor,
+    state: RunState,
+    valid: Tensor | None = None,
+) -> tuple[Tensor, Tensor, RunState]:
+    """The controller over the whole sequence, then the memory; reads are not fed back."""
+    hidden, controlled = controller.sequence(x, state.controller, valid)
+    reads, remembered = memory.sequence(interface(hidden), state.memory, valid)
+    return hidden, reads, RunState(controlled, remembered, state.reads)

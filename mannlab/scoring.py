@@ -1,0 +1,38 @@
+"""Scores that tasks share: masked losses in nats, metrics with their unit in the name."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from mannlab.contracts import Batch, Score
+
+
+def bit_score(logits: Tensor, batch: Batch) -> Score:
+    """Cross-entropy of independent bits, summed over the scored steps of a sequence.
+
+    Args:
+        logits: ``[B, T, size]``.
+        batch: ``targets[B, T, size]`` of zeros and ones, ``scored[B, T]``.
+
+    Returns:
+        Loss in nats per sequence; metrics ``cost_bits_per_sequence`` (the same in bits) and
+        ``bit_errors_per_sequence`` (bits on the wrong side of one half).
+    """
+    sequences = logits.new_tensor(float(len(batch)))
+    asked = batch.scored.unsqueeze(-1)
+    logits = logits.float()
+    costs = binary_cross_entropy_with_logits(logits, batch.targets, reduction="none")
+    total = torch.where(asked > 0, costs, 0.0).sum()
+    with torch.no_grad():
+        wrong = ((logits > 0) != (batch.targets > 0.5)) * asked
+    return Score(
+        total / sequences,
+        {
+            "bit_errors_per_sequence": (wrong.sum(), sequences),
+            "cost_bits_per_sequence": (total.detach() / math.log(2), sequences),
+        },
+    )
