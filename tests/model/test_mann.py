@@ -1,0 +1,113 @@
+"""Joining controller and memory: feedback, padding, continuing a stream, encoders, errors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mannlab.contracts import Bits, Classes, Image, StreamSpec, Token, Vector
+from mannlab.errors import ConfigError
+from mannlab.model import MANN, assemble
+
+LSTM = {"name": "lstm", "hidden": 7}
+DENSE = {"name": "dense", "slots": 6, "width": 4}
+SPEC = StreamSpec({"x": Vector(3)}, Bits(2))
+
+
+def make(controller=LSTM, memory=DENSE, spec=SPEC, **options) -> MANN:
+    torch.manual_seed(0)
+    return MANN(controller, memory, spec, **options).double()
+
+
+def stream(batch: int = 2, steps: int = 5) -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    return {"x": torch.randn(batch, steps, 3, dtype=torch.float64)}
+
+
+def test_reads_of_one_step_reach_the_controller_at_the_next():
+    """What peers get wrong: the gradient of the weights that take the reads in must not be zero."""
+    model = make()
+    model(stream()).square().sum().backward()
+    incoming = model.controller.lstm.weight_ih_l0.grad[:, 3:]
+    assert incoming.shape[1] == model.memory.read_size
+    assert incoming.abs().max() > 0
+
+
+def test_without_feedback_reads_are_not_fed_back():
+    model = make(feedback=False)
+    assert model.controller.lstm.weight_ih_l0.shape[1] == 3
+    assert model(stream()).shape == (2, 5, 2)
+
+
+@pytest.mark.parametrize("memory", [DENSE, {"name": "none"}])
+@pytest.mark.parametrize("feedback", [True, False])
+def test_padding_changes_no_real_step(memory, feedback):
+    model = make(memory=memory, feedback=feedback)
+    inputs = stream()["x"]
+    valid = torch.tensor([[1.0, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    padded = model({"x": inputs}, valid)
+    rubbish = inputs.clone()
+    rubbish[0, 3:] = 99.0
+    torch.testing.assert_close(model({"x": rubbish}, valid)[0, :3], padded[0, :3])
+    torch.testing.assert_close(model({"x": inputs[:1, :3]})[0], padded[0, :3])
+
+
+def test_a_stream_can_be_continued():
+    model = make()
+    inputs = stream(steps=6)["x"]
+    whole, end = model.run({"x": inputs})
+    first, middle = model.run({"x": inputs[:, :2]})
+    second, last = model.run({"x": inputs[:, 2:]}, state=middle)
+    torch.testing.assert_close(torch.cat([first, second], 1), whole)
+    torch.testing.assert_close(last.memory.memory, end.memory.memory)
+
+
+def test_padding_holds_the_state_so_that_a_stream_can_be_continued():
+    model = make()
+    inputs = stream(batch=1, steps=4)["x"]
+    _, end = model.run({"x": inputs[:, :2]})
+    _, held = model.run({"x": inputs}, torch.tensor([[1.0, 1, 0, 0]]))
+    for got, expected in zip(held.controller, end.controller, strict=True):
+        torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(held.memory.memory, end.memory.memory)
+    torch.testing.assert_close(held.reads, end.reads)
+
+
+def test_trace_holds_one_picture_a_step():
+    trace: dict[str, list[torch.Tensor]] = {}
+    make()(stream(), trace=trace)
+    assert {title: (len(steps), tuple(steps[0].shape)) for title, steps in trace.items()} == {
+        "read weights": (5, (2, 1, 6)),
+        "write weights": (5, (2, 1, 6)),
+    }
+
+
+def test_every_kind_of_channel_is_encoded_and_classes_come_in_groups():
+    spec = StreamSpec(
+        {"v": Vector(2), "t": Token(5), "i": Image(8, 8, encoder="conv"), "j": Image(4, 4)}, Classes(5, groups=3)
+    )
+    model = MANN(LSTM, DENSE, spec)
+    inputs = {
+        "v": torch.randn(2, 3, 2),
+        "t": torch.randint(0, 5, (2, 3)),
+        "i": torch.rand(2, 3, 1, 8, 8),
+        "j": torch.rand(2, 3, 1, 4, 4),
+    }
+    assert model(inputs).shape == (2, 3, 3, 5)
+
+
+def test_tiny_images_fit_the_convolutional_encoder():
+    model = MANN(LSTM, DENSE, StreamSpec({"i": Image(2, 3, encoder="conv")}, Classes(4)))
+    assert model({"i": torch.rand(1, 2, 1, 2, 3)}).shape == (1, 2, 1, 4)
+
+
+def test_errors_name_the_key_and_the_closest_match():
+    with pytest.raises(ConfigError, match=r"encoder 'convv'[\s\S]*'conv'"):
+        MANN(LSTM, DENSE, StreamSpec({"i": Image(8, 8, encoder="convv")}, Classes(4)))
+    config = {"controller": LSTM, "memory": DENSE, "task": {"name": "copy"}}
+    with pytest.raises(ConfigError, match=r"model\.feedbak[\s\S]*'feedback'"):
+        assemble({**config, "model": {"feedbak": True}})
+    with pytest.raises(ConfigError, match=r"memory 'dens'[\s\S]*'dense'"):
+        assemble({**config, "memory": {"name": "dens"}})
+    model, task = assemble(config)
+    assert model.head.linear.out_features == task.spec.target.size
