@@ -260,11 +260,24 @@ class Split:
 
 @dataclass(frozen=True)
 class Objective:
-    """The metric people care about: its name (unit included), direction, and when it counts as solved."""
+    """What a task is trained for.
+
+    Attributes:
+        metric: the metric (unit in its name) that picks the best checkpoint.
+        mode: ``"min"`` or ``"max"``.
+        solved: the value at which the task counts as solved, or None.
+        shown: the metric that people watch, if it is another one.
+    """
 
     metric: str
     mode: str = "min"
     solved: float | None = None
+    shown: str | None = None
+
+    @property
+    def watched(self) -> str:
+        """The metric to show while training."""
+        return self.shown or self.metric
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class AssociativeRecall(Task):
         test_sequences: sequences in each test set.
     """
 
-    objective = Objective("bit_errors_per_sequence", "min", solved=0.1)
+    objective = Objective("cost_bits_per_sequence", "min", solved=0.1, shown="bit_errors_per_sequence")
 
     def __init__(
         self,

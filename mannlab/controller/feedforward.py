@@ -1,0 +1,60 @@
+"""Feed-forward controller."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from torch import Tensor, nn
+
+from mannlab.contracts import Controller
+from mannlab.controller._recurrent import check_sizes
+from mannlab.registry import register
+
+ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
+
+
+class NoState(NamedTuple):
+    """Nothing is carried from step to step."""
+
+
+@register("controller", "feedforward")
+class FeedForward(Controller[NoState]):
+    """Layers without a state of their own: all that is remembered is in the memory.
+
+    Args:
+        input_size: width of what comes in at each step.
+        hidden: units of each layer.
+        layers: number of layers.
+        activation: after each layer.
+
+    Raises:
+        ConfigError: a size below 1.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        *,
+        hidden: int = 100,
+        layers: int = 1,
+        activation: Literal["tanh", "relu", "gelu"] = "tanh",
+    ) -> None:
+        super().__init__()
+        check_sizes(hidden=hidden, layers=layers)
+        self.output_size = hidden
+        sizes = [input_size, *[hidden] * layers]
+        parts = [
+            part
+            for size, after in zip(sizes, sizes[1:], strict=False)
+            for part in (nn.Linear(size, after), ACTIVATIONS[activation]())
+        ]
+        self.layers = nn.Sequential(*parts)
+
+    def init_state(self, batch: int) -> NoState:
+        return NoState()
+
+    def forward(self, x: Tensor, state: NoState) -> tuple[Tensor, NoState]:
+        return self.layers(x), state
+
+    def sequence(self, x: Tensor, state: NoState, valid: Tensor | None = None) -> tuple[Tensor, NoState]:
+        return self.layers(x), state

@@ -1,0 +1,58 @@
+"""GRU controller."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mannlab.contracts import Controller, hold
+from mannlab.controller._recurrent import check_sizes, first_state, layer_weights, run_padded
+from mannlab.registry import register
+
+
+class GRUState(NamedTuple):
+    """Attributes: ``h[B, layers, hidden]``."""
+
+    h: Tensor
+
+
+@register("controller", "gru")
+class GRU(Controller[GRUState]):
+    """Gated recurrent units (Cho et al. 2014).
+
+    Args:
+        input_size: width of what comes in at each step.
+        hidden: units of each layer.
+        layers: number of layers.
+
+    Raises:
+        ConfigError: a size below 1.
+    """
+
+    def __init__(self, input_size: int, *, hidden: int = 100, layers: int = 1) -> None:
+        super().__init__()
+        check_sizes(hidden=hidden, layers=layers)
+        self.output_size = hidden
+        self.gru = nn.GRU(input_size, hidden, layers, batch_first=True)
+        self.first_h = first_state(layers, hidden)
+
+    def init_state(self, batch: int) -> GRUState:
+        return GRUState(self.first_h.expand(batch, -1, -1))
+
+    def forward(self, x: Tensor, state: GRUState) -> tuple[Tensor, GRUState]:
+        hs = []
+        for layer, weights in enumerate(layer_weights(self.gru)):
+            x = torch.gru_cell(x, state.h[:, layer], *weights)
+            hs.append(x)
+        return x, GRUState(torch.stack(hs, 1))
+
+    def sequence(self, x: Tensor, state: GRUState, valid: Tensor | None = None) -> tuple[Tensor, GRUState]:
+        first = state.h.transpose(0, 1).contiguous()
+        if valid is None:
+            out, last = self.gru(x, first)
+        else:
+            out, last = run_padded(valid, x, lambda packed: self.gru(packed, first))
+        new = GRUState(last.transpose(0, 1))
+        return out, new if valid is None else hold(valid[:, 0], new, state)

@@ -1,0 +1,90 @@
+"""The cache folder, and arrays kept in it: safe with several processes, rebuilt when damaged."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+Arrays = dict[str, NDArray[Any]]
+Item = TypeVar("Item")
+
+
+def cache_folder() -> Path:
+    """``$MANNLAB_CACHE``, else ``$XDG_CACHE_HOME/mannlab``, else ``~/.cache/mannlab`` (it may not exist)."""
+    if own := os.environ.get("MANNLAB_CACHE"):
+        return Path(own).expanduser()
+    if xdg := os.environ.get("XDG_CACHE_HOME"):
+        return Path(xdg).expanduser() / "mannlab"
+    return Path("~/.cache/mannlab").expanduser()
+
+
+def cached(name: str, build: Callable[[], Arrays]) -> Arrays:
+    """The arrays kept under a name, built and kept if they are not there.
+
+    The file appears whole or not at all, so processes may build the same one at the same time. One that
+    cannot be read is built again; where the cache cannot be written, a warning says so and the arrays are
+    only returned.
+
+    Args:
+        name: file name, without its ending; it changes whenever the content would.
+        build: makes the arrays; plain types only.
+    """
+    path = cache_folder() / f"{name}.npz"
+    if path.exists():
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return {key: stored[key] for key in stored.files}
+        except Exception as error:
+            # Whatever a damaged file makes zipfile or numpy raise, the answer is the same.
+            log.warning("The cache file %s cannot be read (%s); it is made again.", path, error)
+    arrays = build()
+    try:
+        keep(path, arrays)
+    except OSError as error:
+        log.warning(
+            "Cannot write %s (%s), so this work is done again each time; MANNLAB_CACHE names another folder.",
+            path,
+            error,
+        )
+    return arrays
+
+
+def keep(path: Path, arrays: Arrays) -> None:
+    """Write arrays to a file that appears in one step.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            # Called for its keyword arguments: the names of the arrays are data.
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        os.replace(temporary, path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def progress(items: Sequence[Item], title: str) -> Iterable[Item]:
+    """``items``, with a progress bar on a terminal (on standard error) and none elsewhere."""
+    return _bar(items, title) if sys.stderr.isatty() else items
+
+
+def _bar(items: Sequence[Item], title: str) -> Iterator[Item]:
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, description=title, console=Console(stderr=True), transient=True)

@@ -1,0 +1,77 @@
+"""A stream over time, as in the figures of Graves et al. 2014: what came in, what went out, where heads looked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+EMPTY = "#dfe7f1"  # where nothing is asked
+SLOTS_SHOWN = 48
+TOUCHED = 0.05
+
+
+def draw_stream(rows: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Figure:
+    """Rows of grey squares over time: 0 is white, 1 is black, everywhere.
+
+    Args:
+        rows: by title, ``[T, size]`` in [0, 1]; NaN is left empty.
+        weights: by title, ``[T, heads, N]`` in [0, 1]; one panel a head. Where a memory has many slots,
+            the stretch that heads touched is shown.
+    """
+    panels = [(title, row.T.numpy(), False, 0) for title, row in rows.items()]
+    first, last = touched(weights)
+    for title, weight in weights.items():
+        heads = weight.shape[1]
+        for head in range(heads):
+            name = title if heads == 1 else f"{title} {head + 1}"
+            panels.append((name, weight[:, head, first:last].T.numpy(), True, first))
+    steps = max((panel[1].shape[1] for panel in panels), default=1)
+    heights = [max(0.45, 0.11 * len(values)) for _, values, _, _ in panels]
+    figure = Figure(
+        figsize=(min(14.0, max(5.0, 1.6 + 0.13 * steps)), 0.6 + sum(heights) + 0.16 * len(panels)), dpi=100
+    )
+    figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.04)
+    axes = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True, height_ratios=heights))
+    for axis, panel in zip(axes, panels, strict=True):
+        _panel(axis, *panel)
+    axes[-1].set_xlabel("time step", fontsize=9)
+    axes[-1].tick_params(bottom=True, labelbottom=True)
+    return figure
+
+
+def _panel(axis: Any, title: str, values: Any, slots: bool, first: int) -> None:
+    axis.set_facecolor(EMPTY)
+    size, steps = values.shape
+    extent = (-0.5, steps - 0.5, first + size - 0.5, first - 0.5)
+    axis.imshow(values, cmap="gray_r", vmin=0, vmax=1, aspect="auto", interpolation="nearest", extent=extent)
+    axis.set_ylabel(
+        title.replace(" weights", "\nweights") if slots else title,
+        rotation=0,
+        ha="right",
+        va="center",
+        fontsize=9,
+    )
+    axis.tick_params(labelsize=7, length=2, bottom=False)
+    axis.set_yticks([first, first + size - 1] if slots else [])
+    axis.yaxis.tick_right()
+    for spine in axis.spines.values():
+        spine.set_color("#8a94a3")
+        spine.set_linewidth(0.6)
+
+
+def touched(weights: Mapping[str, Tensor]) -> tuple[int, int]:
+    """The stretch of slots to show: all of few, else those that some head gave some weight, at least 16."""
+    if not weights:
+        return 0, 0
+    slots = next(iter(weights.values())).shape[-1]
+    if slots <= SLOTS_SHOWN:
+        return 0, slots
+    peak = np.max([weight.numpy().max(axis=(0, 1)) for weight in weights.values()], axis=0)
+    (used,) = np.nonzero(peak > TOUCHED)
+    first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 16)
+    margin = max(1, -(-(16 - (last - first)) // 2))
+    return max(0, first - margin), min(slots, last + margin)

@@ -1,0 +1,19 @@
+"""What happens beside training: checkpoints, progress, pictures, guards. One file each."""
+
+from mannlab.training.callbacks.checkpoints import Checkpoints
+from mannlab.training.callbacks.guard import FiniteGuard
+from mannlab.training.callbacks.hparams import HyperParameters
+from mannlab.training.callbacks.pictures import Pictures
+from mannlab.training.callbacks.progress import Progress
+from mannlab.training.callbacks.solved import StopWhenSolved
+from mannlab.training.callbacks.stop import GracefulStop
+
+__all__ = [
+    "Checkpoints",
+    "FiniteGuard",
+    "GracefulStop",
+    "HyperParameters",
+    "Pictures",
+    "Progress",
+    "StopWhenSolved",
+]

@@ -1,0 +1,114 @@
+"""Keep the best and the last state of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+
+from mannlab.errors import MannlabError
+from mannlab.training.checkpoints import FOLDER, read_checkpoint, replace_file
+
+
+class Checkpoints(Checkpoint):
+    """``checkpoints/last.ckpt`` after every validation and at the end, ``best.ckpt`` by the main metric.
+
+    Args:
+        every_n_steps: also write last.ckpt each this many optimizer steps; null: at validations only.
+    """
+
+    def __init__(self, every_n_steps: int | None = None) -> None:
+        self.every_n_steps = every_n_steps
+        self.best_value: float | None = None
+        self.best_step = -1
+        self._saved_step = -1
+        self._resumed: Path | None = None
+
+    def resumed_from(self, path: Path) -> None:
+        """Say where the run continues from, so that its best checkpoint can be carried over."""
+        self._resumed = path
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self._saved_step = trainer.global_step
+        if self._resumed is None or self.best_value is None:
+            return
+        earlier = self._resumed.parent / "best.ckpt"
+        if earlier.is_file() and int(read_checkpoint(earlier)["global_step"]) == self.best_step:
+            if trainer.is_global_zero:
+                replace_file(
+                    self._path(trainer, "best"), lambda temporary: shutil.copyfile(earlier, temporary)
+                )
+        else:
+            self.best_value, self.best_step = None, -1
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
+        step = trainer.global_step
+        if self.every_n_steps and step % self.every_n_steps == 0:
+            self.save_last(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        value = pl_module.results.get(pl_module.objective)
+        better = value is not None and self._better(value, pl_module.task.objective.mode)
+        if better:
+            self.best_value, self.best_step = value, trainer.global_step
+        if better or trainer.global_step != self._saved_step:
+            self._saved_step = -1
+            self.save_last(trainer, pl_module)
+        if better and trainer.is_global_zero:
+            replace_file(
+                self._path(trainer, "best"), lambda temporary: _copy(self._path(trainer, "last"), temporary)
+            )
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self.save_last(trainer, pl_module)
+
+    def save_last(self, trainer: Any, pl_module: Any) -> None:
+        """Write last.ckpt unless this step is saved already; every rank must call it."""
+        step = trainer.global_step
+        if step == 0 or step == self._saved_step:
+            return
+        refuse_broken(pl_module, step)
+        trainer.save_checkpoint(self._path(trainer, "last"))
+        self._saved_step = step
+
+    def _better(self, value: float, mode: str) -> bool:
+        if math.isnan(value):
+            return False
+        if self.best_value is None:
+            return True
+        return value < self.best_value if mode == "min" else value > self.best_value
+
+    def _path(self, trainer: Any, kind: str) -> Path:
+        return Path(trainer.default_root_dir) / FOLDER / f"{kind}.ckpt"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_value": self.best_value, "best_step": self.best_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_value, self.best_step = state_dict["best_value"], state_dict["best_step"]
+
+
+def _copy(source: Path, target: Path) -> None:
+    # The same file under two names: last.ckpt is only ever swapped for a new file, never changed.
+    with contextlib.suppress(OSError):
+        os.link(source, target)
+        return
+    shutil.copyfile(source, target)
+
+
+def refuse_broken(pl_module: Any, step: int) -> None:
+    """Raise rather than let weights that are not finite replace a good checkpoint."""
+    for name, parameter in pl_module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise MannlabError(
+                f"Parameter '{name.removeprefix('model.')}' is not finite after step {step}.",
+                "The last checkpoint, from before, was kept. Lower optimizer.lr or trainer.gradient_clip_val.",
+            )

@@ -1,0 +1,94 @@
+"""Pictures of what goes in, what comes out and what the memory's heads look at."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from mannlab.contracts import Bits, Split, Vector
+from mannlab.plots.stream import draw_stream
+from mannlab.training.checkpoints import replace_file
+from mannlab.training.data import place
+
+FOLDER = "pictures"
+
+
+class Pictures(Callback):
+    """Draw the first sample of each split at validations and at the test, for TensorBoard and as PNG files.
+
+    Args:
+        every_n_validations: draw at each this many validations.
+        min_seconds: but leave at least this much time between drawings in training.
+    """
+
+    def __init__(self, every_n_validations: int = 1, min_seconds: float = 60.0) -> None:
+        self.every, self.min_seconds = max(1, every_n_validations), min_seconds
+        self._validations = 0
+        self._drawn = float("-inf")
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
+            return
+        self._validations += 1
+        if self._validations % self.every or time.monotonic() - self._drawn < self.min_seconds:
+            return
+        self.draw(trainer, pl_module, "val")
+        self._drawn = time.monotonic()
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.is_global_zero and self._validations:
+            self.draw(trainer, pl_module, "val")
+
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            self.draw(trainer, pl_module, "test")
+
+    def draw(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Draw every split of a stage."""
+        for split in pl_module.task.splits(stage):
+            for title, figure in figures(pl_module, trainer.datamodule, split).items():
+                self._keep(trainer, f"{split.stream}/{title}", figure)
+
+    def _keep(self, trainer: Any, name: str, figure: Any) -> None:
+        path = Path(trainer.default_root_dir) / FOLDER / f"{name.replace('/', '_').replace(' ', '_')}.png"
+        replace_file(path, lambda temporary: figure.savefig(temporary, format="png"))
+        for logger in trainer.loggers:
+            if hasattr(logger.experiment, "add_figure"):
+                logger.experiment.add_figure(name, figure, global_step=trainer.global_step, close=False)
+
+
+def figures(pl_module: Any, data: Any, split: Split) -> dict[str, Any]:
+    """Figures of a split's first sample by title; leaves the model and the random state as they were."""
+    training = pl_module.training
+    devices = [pl_module.device] if pl_module.device.type == "cuda" else []
+    trace: dict[str, list[torch.Tensor]] = {}
+    pl_module.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            batch = place(data.first(split), pl_module.device, pl_module.dtype)
+            logits = pl_module(batch, trace=trace)
+            own = pl_module.task.pictures(logits, batch)
+    finally:
+        pl_module.train(training)
+    weights = {title: torch.stack(steps, 1)[0].float().cpu() for title, steps in trace.items()}
+    spec = pl_module.task.spec
+    if own or not isinstance(spec.target, Bits):
+        return own | ({"memory": draw_stream({}, weights)} if weights else {})
+    channels = {key: value for key, value in batch.inputs.items() if isinstance(spec.inputs[key], Vector)}
+    rows = {
+        f"input {key}" if len(channels) > 1 else "input": value[0].float().cpu()
+        for key, value in channels.items()
+    }
+    scored = batch.scored[0].bool().cpu()
+    rows["target"] = blank(batch.targets[0].float().cpu(), scored)
+    rows["output"] = blank(torch.sigmoid(logits[0].float()).cpu(), scored)
+    return {"stream": draw_stream(rows, weights)}
+
+
+def blank(row: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:
+    """``row[T, size]`` with NaN, drawn as empty, where nothing is asked."""
+    return torch.where(scored.unsqueeze(-1), row, torch.nan)

@@ -1,0 +1,127 @@
+"""A live line in terminals, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+
+log = logging.getLogger("mannlab.progress")
+
+
+class Progress(Callback):
+    """Steps, sequences, loss, the main metric, sequences a second and the time left.
+
+    In a terminal: one live line, redrawn at most ``refreshes_per_second`` times. Elsewhere (a file, a
+    batch job): one plain line a validation.
+
+    Args:
+        refreshes_per_second: how often the live line may change.
+    """
+
+    def __init__(self, refreshes_per_second: float = 8.0) -> None:
+        self.pause = 1.0 / refreshes_per_second
+        self.console = Console(highlight=False, soft_wrap=True)
+        self._bar: Bar | None = None
+        self._line: Any = None
+        self._drawn = 0.0
+        self._since = (0.0, 0)
+        self._began = (0.0, 0)
+        self._metric = ""
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self._since = self._began = (time.monotonic(), trainer.datamodule.consumed)
+        if not trainer.is_global_zero or not self.console.is_terminal:
+            return
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+            auto_refresh=False,
+            transient=False,
+        )
+        total = trainer.max_steps if trainer.max_steps > 0 else None
+        self._line = self._bar.add_task("train", total=total, completed=trainer.global_step, facts="")
+        self._bar.start()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
+        if self._bar is None or time.monotonic() - self._drawn < self.pause:
+            return
+        self._draw(trainer, pl_module, "train")
+
+    def on_validation_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
+        if self._bar is not None and time.monotonic() - self._drawn >= self.pause:
+            self._draw(trainer, pl_module, "check")
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
+            return
+        objective = pl_module.task.objective.metric
+        value = pl_module.results.get(pl_module.objective)
+        self._metric = f"{objective} {value:.4g}" if value is not None else ""
+        if self._bar is not None:
+            self._draw(trainer, pl_module, "train")
+            return
+        now, seen = time.monotonic(), trainer.datamodule.consumed
+        rate = (seen - self._since[1]) / max(1e-9, now - self._since[0])
+        self._since = (now, seen)
+        loss = "" if pl_module.last_loss is None else f"  loss {float(pl_module.last_loss):.4g} nats"
+        total = f"/{trainer.max_steps}" if trainer.max_steps > 0 else ""
+        log.info(
+            "step %d%s  %s sequences%s  %s  %s sequences/s%s",
+            trainer.global_step,
+            total,
+            f"{seen:,}",
+            loss,
+            self._metric,
+            f"{rate:,.0f}",
+            self._left(trainer),
+        )
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        if self._bar is not None:
+            self._draw(trainer, pl_module, "done")
+        self._close()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self._close()
+
+    def _draw(self, trainer: Any, pl_module: Any, word: str) -> None:
+        assert self._bar is not None
+        now, seen = time.monotonic(), trainer.datamodule.consumed
+        if now - self._since[0] > 5:
+            self._since = (now, seen)
+        begun, before = self._since if now - self._since[0] > 1 else self._began
+        rate = (seen - before) / max(1e-9, now - begun)
+        loss = "" if pl_module.last_loss is None else f"loss {float(pl_module.last_loss):.4g}"
+        facts = "  ".join(
+            part for part in (f"{seen:,} seq", loss, self._metric, f"{rate:,.0f} seq/s") if part
+        )
+        self._bar.update(
+            self._line, description=word, completed=trainer.global_step, facts=facts, refresh=True
+        )
+        self._drawn = now
+
+    def _left(self, trainer: Any) -> str:
+        if trainer.max_steps <= 0 or trainer.datamodule.consumed <= self._began[1]:
+            return ""
+        done = trainer.datamodule.consumed - self._began[1]
+        to_do = (
+            (trainer.max_steps - trainer.global_step)
+            * trainer.datamodule.consumed
+            / max(1, trainer.global_step)
+        )
+        seconds = int((time.monotonic() - self._began[0]) * to_do / done)
+        return f"  {seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d} left"
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

@@ -1,0 +1,87 @@
+"""Ctrl-C and SIGTERM: finish the step, save, leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback
+
+from mannlab.errors import MannlabError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(MannlabError):
+    """The user stopped a test."""
+
+
+class GracefulStop(Callback):
+    """The first Ctrl-C or SIGTERM stops after the present step and saves; the second one kills.
+
+    Attributes:
+        stopped: whether training was stopped this way.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._asked = False
+        self._previous: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        # Here and not in setup: Lightning puts its own SIGTERM handler in between.
+        self._install()
+
+    def on_test_start(self, trainer: Any, pl_module: Any) -> None:
+        self._install()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
+        self._check(trainer)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if not trainer.sanity_checking and trainer.state.fn == "fit":
+            self._check(trainer)
+
+    def on_test_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
+        if self._agreed(trainer):
+            self.stopped = True
+            raise Interrupted(
+                "Stopped during the test.", "The checkpoints are complete; eval runs the test again."
+            )
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self._restore()
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self._restore()
+
+    def _check(self, trainer: Any) -> None:
+        if not self.stopped and self._agreed(trainer):
+            self.stopped = True
+            trainer.should_stop = True
+            # Lightning would validate once more before it stops.
+            trainer.limit_val_batches = 0
+
+    def _agreed(self, trainer: Any) -> bool:
+        if trainer.world_size == 1:
+            return self._asked
+        return bool(trainer.strategy.reduce_boolean_decision(self._asked, all=False))
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self._asked:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self._asked = True
+
+    def _install(self) -> None:
+        if self._previous or threading.current_thread() is not threading.main_thread():
+            return
+        for number in SIGNALS:
+            self._previous[number] = signal.signal(number, self._handle)
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}

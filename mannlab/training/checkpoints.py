@@ -1,0 +1,226 @@
+"""Checkpoint files: written whole or not at all, read without running anything in them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from mannlab.errors import CheckpointError, MannlabError
+
+FOLDER = "checkpoints"
+KINDS = ("best", "last")
+
+
+class WriteError(MannlabError):
+    """A file of the run cannot be written: the disk is full, or the folder is read-only."""
+
+
+def replace_file(target: Path, write: Any) -> None:
+    """Call ``write(temporary path)``, then put the result in place of ``target`` in one move.
+
+    Raises:
+        WriteError: it failed; ``target`` is as it was.
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        os.replace(temporary, target)
+    except (OSError, RuntimeError) as error:
+        # torch's zip writer reports a full disk as a RuntimeError.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        intact = (
+            f"{target} still holds what was saved before."
+            if target.exists()
+            else "Nothing was saved there yet."
+        )
+        raise WriteError(
+            f"Cannot write {target.name} in {target.parent}: {error}",
+            f"{intact} The run was stopped. Make room or give another output folder, then continue with "
+            f"ckpt_path={target.parent.parent}.",
+        ) from error
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the old checkpoint, then swaps; a full disk leaves the old one whole."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        replace_file(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's contents, on the CPU; code in the file is refused, not run.
+
+    Raises:
+        CheckpointError: missing, truncated, refused, or not one of ours.
+    """
+    if not path.is_file():
+        raise CheckpointError(
+            f"There is no checkpoint at {path}.", "Give a run folder or a .ckpt file that exists."
+        )
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} was refused: it holds something other than tensors and plain values.",
+            f"It may be damaged, made by another program, or made to run code. Do not load it. ({_short(error)})",
+        ) from error
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise CheckpointError(
+            f"{path} cannot be read: it is damaged or cut short. ({_short(error)})",
+            f"Use another one from the same run, such as {other(path)}.",
+        ) from error
+    if not isinstance(found, dict) or "state_dict" not in found or "hyper_parameters" not in found:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of mannlab.", "Give a run folder or a .ckpt file of a run."
+        )
+    return found
+
+
+def _short(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+
+
+def other(path: Path) -> str:
+    """The other checkpoint of the same run, to fall back on."""
+    return str(path.with_name("last.ckpt" if path.name == "best.ckpt" else "best.ckpt"))
+
+
+def find_checkpoint(run: Path | str, which: str = "best") -> Path:
+    """The checkpoint of a run folder, or the file itself when given one.
+
+    Args:
+        run: a run folder or a ``.ckpt`` file.
+        which: ``"best"`` (``last`` if the run never validated) or ``"last"``.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    run = Path(run)
+    if run.is_file():
+        return run
+    if which not in KINDS:
+        raise CheckpointError(
+            f"checkpoint '{which}': there is no such kind.", f"Choose one of: {', '.join(KINDS)}."
+        )
+    for name in (which, *KINDS):
+        path = run / FOLDER / f"{name}.ckpt"
+        if path.is_file():
+            return path
+    why = (
+        "The folder does not exist."
+        if not run.exists()
+        else "The run may have stopped before its first validation."
+    )
+    raise CheckpointError(
+        f"There is no checkpoint in {run / FOLDER}.", f"{why} Give another run folder or a .ckpt file."
+    )
+
+
+def resolve(ckpt_path: str | None, run_dir: Path) -> Path | None:
+    """The file that ``ckpt_path`` means.
+
+    Args:
+        ckpt_path: null; ``"last"`` (the newest last.ckpt among this run's sibling folders); a run folder; a file.
+        run_dir: this run's folder.
+
+    Raises:
+        CheckpointError: it means nothing.
+    """
+    if not ckpt_path:
+        return None
+    if ckpt_path != "last":
+        return find_checkpoint(Path(ckpt_path), "last")
+    siblings = [
+        path for path in run_dir.parent.glob(f"*/{FOLDER}/last.ckpt") if path.parent.parent != run_dir
+    ]
+    if not siblings:
+        raise CheckpointError(
+            f"ckpt_path=last: no earlier run in {run_dir.parent} has a checkpoint.",
+            "Give ckpt_path= a run folder or a .ckpt file, or leave it out to start from scratch.",
+        )
+    return max(siblings, key=lambda path: path.stat().st_mtime)
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{name}.")
+        else:
+            found[name] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def check_same(
+    saved: Mapping[str, Any], wanted: Mapping[str, Any], path: Path, groups: tuple[str, ...]
+) -> None:
+    """Refuse to resume what is another experiment.
+
+    Raises:
+        CheckpointError: some keys of ``groups`` differ; the message names them with both values.
+    """
+    old = flat({group: dict(saved.get(group) or {}) for group in groups})
+    new = flat({group: dict(wanted.get(group) or {}) for group in groups})
+    missing = object()
+    lines = [
+        f"  {key}: {_say(old, key)} in the checkpoint, {_say(new, key)} here"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, missing) != new.get(key, missing)
+    ]
+    if lines:
+        raise CheckpointError(
+            f"{path} is of another configuration:\n" + "\n".join(lines),
+            "Set these keys as in the checkpoint, or leave ckpt_path out to start from scratch.",
+        )
+
+
+def _say(tree: Mapping[str, Any], key: str) -> str:
+    return repr(tree[key]) if key in tree else "(not set)"
+
+
+def load_weights(model: torch.nn.Module, checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Put a checkpoint's weights into a model, every one of them.
+
+    Raises:
+        CheckpointError: names or shapes differ; the message lists them.
+    """
+    prefix = "model."
+    weights = {
+        key[len(prefix) :]: value for key, value in checkpoint["state_dict"].items() if key.startswith(prefix)
+    }
+    own = model.state_dict()
+    lines = [
+        f"  {key}: {_shape(weights, key)} in the checkpoint, {_shape(own, key)} in this configuration"
+        for key in sorted(weights.keys() | own.keys())
+        if key not in weights or key not in own or weights[key].shape != own[key].shape
+    ]
+    if lines:
+        more = f"\n  ... and {len(lines) - 12} more" if len(lines) > 12 else ""
+        raise CheckpointError(
+            f"{path} does not fit this model:\n" + "\n".join(lines[:12]) + more,
+            "Build it with the options that the run was trained with (its config.yaml).",
+        )
+    model.load_state_dict(weights)
+
+
+def _shape(weights: Mapping[str, Any], key: str) -> str:
+    return str(list(weights[key].shape)) if key in weights else "missing"

@@ -1,0 +1,163 @@
+"""Batches from a task: the same for any number of workers, any rank and any resume."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+
+from mannlab.contracts import Batch, Split, Task
+from mannlab.draws import Draws
+
+# Runs of different seeds are judged on the same samples.
+EVALUATION_SEED = 1410_5401
+
+# Key in ``Batch.extra`` of a batch that only keeps the ranks in step and must not be counted.
+IGNORED = "_ignored"
+
+
+def place(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
+    """A batch on a device, its floats of the weights' type."""
+    batch = batch.to(device)
+    if dtype == torch.float32:
+        return batch
+    return batch.apply(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
+
+
+class TrainStream(IterableDataset[Batch]):
+    """The endless training stream of one rank.
+
+    At step s of a run, rank r of W takes samples ``start + (s * W + r) * B`` to ``+ B - 1``, so W ranks
+    of B see together what one process of W * B sees.
+
+    Args:
+        task: where the samples come from.
+        seed: the run's seed.
+        start: samples that earlier steps have consumed, over all ranks.
+        batch_size: B, samples per step and rank.
+        rank: r.
+        world: W.
+    """
+
+    def __init__(
+        self, task: Task, seed: int, start: int, batch_size: int, rank: int = 0, world: int = 1
+    ) -> None:
+        self.task, self.split = task, task.splits("train")[0]
+        self.draws = Draws(seed, self.split.stream)
+        self.start, self.batch_size, self.rank, self.world = start, batch_size, rank, world
+
+    def __iter__(self) -> Iterator[Batch]:
+        # The loader asks its workers in turn, so worker w of K must hold steps w, w + K, ...
+        worker = get_worker_info()
+        step, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        while True:
+            first = self.start + (step * self.world + self.rank) * self.batch_size
+            yield self.task.batch(self.split, self.draws, first, self.batch_size)
+            step += stride
+
+
+class EvaluationSet(Dataset[Batch]):
+    """One rank's share of a finite split: no sample twice, as many batches on every rank.
+
+    The n samples are cut into C = W * ceil(ceil(n / W) / B) chunks, chunk c from ``c * n // C`` to
+    ``(c + 1) * n // C``; each rank takes C / W neighbours. With fewer samples than chunks some chunks
+    are empty: they give a sample marked :data:`IGNORED`.
+    """
+
+    def __init__(self, task: Task, split: Split, batch_size: int, rank: int = 0, world: int = 1) -> None:
+        if split.samples is None or split.samples < 1:
+            raise ValueError(f"split '{split.stream}' needs a number of samples, not {split.samples}")
+        self.task, self.split, self.samples = task, split, split.samples
+        self.draws = Draws(EVALUATION_SEED, split.stream)
+        self.per_rank = math.ceil(math.ceil(self.samples / world) / batch_size)
+        self.rank, self.chunks = rank, self.per_rank * world
+
+    def __len__(self) -> int:
+        return self.per_rank
+
+    def __getitem__(self, index: int) -> Batch:
+        if not 0 <= index < self.per_rank:
+            raise IndexError(index)
+        chunk = self.rank * self.per_rank + index
+        first = chunk * self.samples // self.chunks
+        count = (chunk + 1) * self.samples // self.chunks - first
+        if count:
+            return self.task.batch(self.split, self.draws, first, count)
+        batch = self.task.batch(self.split, self.draws, 0, 1)
+        return replace(batch, extra={**batch.extra, IGNORED: torch.ones(1)})
+
+
+class StreamData(LightningDataModule):
+    """A task's data for the trainer; ``consumed`` is all the state that a resume needs.
+
+    Args:
+        task: where the samples come from.
+        seed: the run's seed (of the training stream; evaluation has its own).
+        batch_size: samples per step and device.
+        workers: processes that make training batches ahead; 0 makes them in the training process.
+
+    Attributes:
+        consumed: training samples used by finished optimizer steps, over all ranks.
+    """
+
+    def __init__(self, task: Task, seed: int, batch_size: int, workers: int = 0) -> None:
+        super().__init__()
+        self.task, self.seed, self.batch_size, self.workers = task, seed, batch_size, workers
+        self.consumed = 0
+
+    @property
+    def rank(self) -> int:
+        return self.trainer.global_rank if self.trainer else 0
+
+    @property
+    def world(self) -> int:
+        return self.trainer.world_size if self.trainer else 1
+
+    def prepare_data(self) -> None:
+        self.task.prepare()
+
+    def train_dataloader(self) -> Any:
+        stream = TrainStream(self.task, self.seed, self.consumed, self.batch_size, self.rank, self.world)
+        return self._loader(stream, self.workers)
+
+    def val_dataloader(self) -> Any:
+        return self._evaluation("val")
+
+    def test_dataloader(self) -> Any:
+        return self._evaluation("test")
+
+    def _evaluation(self, stage: str) -> list[Any]:
+        return [
+            self._loader(EvaluationSet(self.task, split, self.batch_size, self.rank, self.world), 0)
+            for split in self.task.splits(stage)
+        ]
+
+    def _loader(self, dataset: Dataset[Batch], workers: int) -> Any:
+        return DataLoader(
+            dataset,
+            batch_size=None,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            # A loader draws a seed whenever it starts: from here, or dropout would depend on it.
+            generator=torch.Generator(),
+        )
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        model = self.trainer.lightning_module if self.trainer else None
+        return place(batch, device, torch.float32 if model is None else next(model.parameters()).dtype)
+
+    def first(self, split: Split) -> Batch:
+        """The first sample of an evaluation split, as a batch of one."""
+        return self.task.batch(split, Draws(EVALUATION_SEED, split.stream), 0, 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"consumed": self.consumed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.consumed = int(state_dict["consumed"])

@@ -1,0 +1,73 @@
+"""The process a run lives in: seeds, threads, and other libraries' chatter."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch
+import torch
+
+from mannlab.errors import ConfigError
+
+# Advice that is not for our users: data comes from a counter, loaders are made here.
+NOISE = (
+    r".*does not have many workers.*",
+    r".*is smaller than the logging interval.*",
+    r".*GPU available but not used.*",
+    r".*It is recommended to use `self\.log.*",
+    r".*Experiment logs directory .* exists and is not empty.*",
+    r".*Checkpoint directory .* exists and is not empty.*",
+    r".*Starting from v1\.9\.0, `tensorboardX`.*",
+    r".*TypedStorage is deprecated.*",
+    r".*Found \d+ module\(s\) in eval mode at the start of training.*",
+    r".*multi-threaded, use of fork.*",
+    r".*You are using a CUDA device .* that has Tensor Cores.*",
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+    r".*The `srun` command is available on your system.*",
+    r".*Consider setting `persistent_workers=True`.*",
+)
+
+
+def quiet() -> None:
+    """Leave Lightning's warnings that mean something; drop its adverts and its advice."""
+    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch, in loader processes too."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ConfigError(f"seed: {seed!r} is not allowed.", "Give a whole number from 0 to 4294967295.")
+    lightning.pytorch.seed_everything(seed, workers=True, verbose=False)
+
+
+def choose_threads(config: Mapping[str, Any]) -> int:
+    """Torch threads per process for ``threads=auto``.
+
+    One on a CPU: the operations of a step are so small that a second thread costs more than it does,
+    several times more when the machine is shared. Convolutions over images are worth all cores.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    encoder = str((config.get("task") or {}).get("encoder", ""))
+    return cores if encoder == "conv" else 1
+
+
+def set_threads(config: Mapping[str, Any]) -> int:
+    """Follow ``threads``: ``auto`` or a number; returns the number.
+
+    Raises:
+        ConfigError: neither of them.
+    """
+    threads = config.get("threads", "auto")
+    if threads == "auto":
+        threads = choose_threads(config)
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise ConfigError(f"threads: {threads!r} is not allowed.", "Give a whole number above 0, or auto.")
+    torch.set_num_threads(threads)
+    return threads

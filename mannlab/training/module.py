@@ -1,0 +1,197 @@
+"""The LightningModule: a model learning a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torchmetrics import Metric
+
+from mannlab.contracts import Batch, Score, Split, Task
+from mannlab.model import MANN
+from mannlab.training.build import instantiate
+from mannlab.training.data import IGNORED
+from mannlab.training.resume import mark_step
+
+IDENTITY = ("controller", "memory", "task", "model")
+
+
+class Ratio(Metric):
+    """A sum of totals over a sum of counts, over all batches and ranks."""
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, total: Tensor, count: Tensor) -> None:
+        self.total += total
+        self.count += count
+
+    def compute(self) -> Tensor:
+        return self.total / self.count
+
+
+def with_loss(score: Score, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+    """A score's metrics and the loss itself, as totals and counts."""
+    count = score.loss.new_tensor(float(len(batch)))
+    return {"loss_nats": (score.loss.detach() * count, count), **score.metrics}
+
+
+def metric_name(split: Split, metric: str) -> str:
+    """``val/bit_errors_per_sequence``, ``test_length_30/bit_errors_per_sequence``."""
+    return f"{split.stream}/{metric}"
+
+
+class MannModule(LightningModule):
+    """Trains a model on a task and measures it.
+
+    Args:
+        model: from ``mannlab.model.assemble``.
+        task: the task.
+        config: the run's configuration; ``optimizer`` and ``scheduler`` are read here, and what makes
+            the model and the task what they are goes into checkpoints as plain containers.
+
+    Attributes:
+        results: metric name to value, of the last evaluation of each split.
+        position: index of the first training sample of the present step, over all ranks.
+        last_loss: the last training loss, on the device.
+    """
+
+    def __init__(self, model: MANN, task: Task, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.model, self.task = model, task
+        self._optimizer, self._scheduler = config["optimizer"], config.get("scheduler")
+        identity = {key: dict(config.get(key) or {}) for key in IDENTITY}
+        self.save_hyperparameters({**identity, "mannlab": config.get("version", "")}, logger=False)
+        self.results: dict[str, float] = {}
+        self.last_loss: Tensor | None = None
+        self.position = 0
+        self._sums: dict[str, Ratio] = {}
+        self._pending = 0
+        self._batches = 0
+
+    @property
+    def data(self) -> Any:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    @property
+    def objective(self) -> str:
+        """Name of the main metric on the main validation split."""
+        return metric_name(self.task.splits("val")[0], self.task.objective.metric)
+
+    def forward(self, batch: Batch, trace: dict[str, list[Tensor]] | None = None) -> Any:
+        """The model's logits; see ``MANN.forward``."""
+        return self.model(batch.inputs, batch.valid, trace=trace)
+
+    # ------------------------------------------------------------------ training
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.position = self.data.consumed + self._pending
+        self._pending += len(batch) * self.trainer.world_size
+        score = self.task.score(self(batch), batch)
+        self.last_loss = score.loss.detach()
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            self._log_training(score, batch)
+        return score.loss
+
+    def _log_training(self, score: Score, batch: Batch) -> None:
+        named = with_loss(score, batch)
+        sums = torch.stack(
+            [part.detach().to(self.device).double() for pair in named.values() for part in pair]
+        )
+        totals, counts = self.trainer.strategy.reduce(sums, reduce_op="sum").reshape(-1, 2).unbind(1)
+        values = {f"train/{key}": value for key, value in zip(named, (totals / counts).tolist(), strict=True)}
+        optimizer = self.trainer.optimizers[0]
+        self.write(
+            values
+            | {
+                "train/sequences": float(self.data.consumed + self._pending),
+                "train/learning_rate": float(optimizer.param_groups[0]["lr"]),
+            },
+            self.global_step + 1,
+        )
+
+    def write(self, values: dict[str, float], step: int) -> None:
+        """To every logger, at an optimizer step (cheaper than ``self.log``, and no 'epoch' curve)."""
+        for logger in self.trainer.loggers:
+            logger.log_metrics(values, step=step)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.data.consumed += self._pending
+        self._pending = 0
+        self._batches = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+
+    def configure_optimizers(self) -> Any:
+        optimizer = instantiate(self._optimizer, "optimizer", self.parameters())
+        if not self._scheduler:
+            return optimizer
+        scheduler = instantiate(self._scheduler, "scheduler", optimizer)
+        plan: dict[str, Any] = {"scheduler": scheduler, "interval": "step"}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            plan |= {"monitor": self.objective, "frequency": self.trainer.val_check_interval, "strict": False}
+        return {"optimizer": optimizer, "lr_scheduler": plan}
+
+    # ------------------------------------------------------------------ evaluation
+
+    def on_validation_epoch_start(self) -> None:
+        self._sums = {}
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._measure("val", batch, dataloader_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        self._report()
+
+    def on_test_epoch_start(self) -> None:
+        self._sums = {}
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._measure("test", batch, dataloader_idx)
+
+    def on_test_epoch_end(self) -> None:
+        self._report()
+
+    def _measure(self, stage: str, batch: Batch, index: int) -> None:
+        split = self.task.splits(stage)[index]
+        score = self.task.score(self(batch), batch)
+        ignored = IGNORED in batch.extra
+        for metric, (total, count) in with_loss(score, batch).items():
+            name = metric_name(split, metric)
+            if name not in self._sums:
+                self._sums[name] = Ratio().to(self.device)
+            if not ignored:
+                self._sums[name].update(total.detach(), count.detach())
+
+    def _report(self) -> None:
+        values = {name: float(ratio.compute()) for name, ratio in self._sums.items()}
+        self.results |= values
+        if self.trainer.sanity_checking:
+            return
+        self.write(values, self.global_step)
+        # Every rank holds the same sums: nothing to gather. For schedulers and callbacks that monitor.
+        self.log_dict({name: torch.tensor(value) for name, value in values.items()}, logger=False)
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        mark_step(checkpoint, self._batches, self.trainer)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._random = checkpoint.get("random")
+
+    def on_train_start(self) -> None:
+        # Last of all: making loaders, models and sanity checks may have drawn numbers.
+        from mannlab.training.resume import restore_random
+
+        if getattr(self, "_random", None) is not None:
+            restore_random(self._random, self.trainer.global_rank)
+            self._batches = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+            self._random = None

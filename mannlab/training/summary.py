@@ -1,0 +1,109 @@
+"""The summary of a run: a JSON file and a table."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mannlab.contracts import Task
+from mannlab.training.checkpoints import replace_file
+
+FILE = "summary.json"
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the libraries that results may depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("mannlab", "torch", "lightning", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON knows it; numbers that are not finite become null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [plain(item) for item in value]
+    if isinstance(value, (bool, int, str)) or value is None:
+        return value
+    if hasattr(value, "item"):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all.
+
+    Raises:
+        WriteError: the folder cannot be written.
+    """
+    text = json.dumps(plain(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def results_table(task: Task, metrics: Mapping[str, float], stage: str = "test") -> Table | None:
+    """One row a split, the main metric first; None if nothing was measured."""
+    splits = [split for split in task.splits(stage) if any(k.startswith(f"{split.stream}/") for k in metrics)]
+    if not splits:
+        return None
+    names: list[str] = []
+    for split in splits:
+        found = [key.partition("/")[2] for key in metrics if key.startswith(f"{split.stream}/")]
+        names += [name for name in found if name not in names]
+    names.sort(key=lambda name: (name != task.objective.metric, name == "loss_nats"))
+    table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(stage)
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right")
+    for split in splits:
+        values = [metrics.get(f"{split.stream}/{name}") for name in names]
+        label = split.label.replace("_", " ") or "as trained"
+        table.add_row(label, *("" if value is None else f"{value:.4g}" for value in values))
+    return table
+
+
+def print_results(
+    task: Task, summary: Mapping[str, Any], run_dir: Path | None, console: Console | None = None
+) -> None:
+    """What came out, and where it lies."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    metrics = summary["metrics"]
+    table = results_table(task, metrics, "test") or results_table(task, metrics, "val")
+    console.print()
+    if table is not None:
+        console.print(table)
+        console.print()
+    if run_dir is None:
+        return
+    solved = summary.get("sequences_until_solved")
+    words = {"completed": "finished", "solved": "solved", "interrupted": "interrupted", "failed": "failed"}
+    line = f"{words[summary['status']]} after {summary['steps']:,} steps, {summary['sequences']:,} sequences"
+    line += f", {summary['wall_seconds']:,.0f} s"
+    console.print(line + (f" (solved at {solved:,} sequences)" if solved is not None else ""))
+    console.print(f"run         {run_dir}")
+    console.print(f"watch       tensorboard --logdir {outputs_root(run_dir)}")
+
+
+def outputs_root(run_dir: Path) -> Path:
+    """The folder to point TensorBoard at: ``outputs`` where the run lies in one, else the run's own."""
+    for parent in run_dir.resolve().parents:
+        if parent.name == "outputs":
+            try:
+                return parent.relative_to(Path.cwd())
+            except ValueError:
+                return parent
+    return run_dir

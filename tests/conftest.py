@@ -1,0 +1,68 @@
+"""Settings for every test: offline, one thread, no display, a cache of its own, a clean registry."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+# Before torch, numpy or matplotlib are imported, here and in the processes that tests start.
+os.environ["MANNLAB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MKL_NUM_THREADS"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+
+import pytest
+import torch
+
+from mannlab import registry
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache folder of this test session; a user's own is never touched unless they name it."""
+    folder = os.environ.setdefault("MANNLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+    return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def components() -> Iterator[None]:
+    """Forget what a test registers, and the modules that did it; built-in components stay."""
+    known, broken = dict(registry._components), dict(registry._broken_plugins)
+    yield
+    for key, cls in list(registry._components.items()):
+        if key not in known and not cls.__module__.startswith("mannlab."):
+            del registry._components[key]
+            sys.modules.pop(cls.__module__, None)
+    registry._components.update(known)
+    registry._broken_plugins.clear()
+    registry._broken_plugins.update(broken)
+
+
+@pytest.fixture
+def root() -> Path:
+    """The root of the checkout."""
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def program(root: Path, tmp_path: Path) -> Callable[..., str]:
+    """Run ``python -m mannlab`` in a process of its own, from an empty folder; its output comes back.
+
+    ``before`` goes in front of PYTHONPATH; ``code`` is the exit status to expect.
+    """
+
+    def run(*arguments: str, before: Path = root, code: int = 0, cwd: Path = tmp_path) -> str:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(before), str(root)])}
+        if before != root and (before / "mannlab").is_dir():
+            environment["PYTHONPATH"] = str(before)
+        command = [sys.executable, "-m", "mannlab", *arguments]
+        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
+        assert done.returncode == code, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    return run

@@ -1,0 +1,92 @@
+"""A memory and a task from somebody else's package, with no edit in mannlab."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+EXAMPLE = Path(__file__).parent / "plugin_example"
+TINY = [
+    "task=reverse",
+    "memory=ring",
+    "memory.slots=8",
+    "task.sequences=16",
+    "trainer.max_steps=20",
+    "trainer.accelerator=cpu",
+    "hydra.run.dir=run",
+]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the example, as its author would have it."""
+    folder = tmp_path_factory.mktemp("plugin") / "mannlab-ring"
+    return Path(shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__", ".*")))
+
+
+@pytest.fixture(scope="module")
+def installed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example, installed into a folder of its own."""
+    target = tmp_path_factory.mktemp("site")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "-q", "--no-index"]
+    subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--target", target, source], check=True)
+    return target
+
+
+def trained(run: Path) -> dict[str, object]:
+    """The summary of a finished run of the example's task and memory."""
+    summary: dict[str, object] = json.loads((run / "summary.json").read_text())
+    assert (summary["task"], summary["memory"], summary["steps"]) == ("reverse", "ring", 20)
+    assert "test/bit_errors_per_sequence" in summary["metrics"]  # type: ignore[operator]
+    return summary
+
+
+def test_an_installed_plugin_is_listed(program: Callable[..., str], installed: Path) -> None:
+    listing = program("list", before=installed)
+    assert "ring" in listing
+    assert "Ring buffer: each step overwrites the oldest slot" in listing
+    assert "reverse" in listing
+
+
+def test_an_installed_plugin_is_offered_by_help(program: Callable[..., str], installed: Path) -> None:
+    assert "ring" in program("--help", before=installed)
+
+
+def test_an_installed_plugin_trains(program: Callable[..., str], installed: Path, tmp_path: Path) -> None:
+    program(*TINY, before=installed)
+    assert trained(tmp_path / "run")["status"] in ("completed", "solved")
+
+
+def test_a_named_module_trains_without_being_installed(program: Callable[..., str], source: Path) -> None:
+    program("plugins=[mannlab_ring]", *TINY, cwd=source)
+    trained(source / "run")
+
+
+def test_a_wrong_option_of_a_plugin_is_explained(program: Callable[..., str], installed: Path) -> None:
+    message = program("task=reverse", "memory=ring", "memory.slots=many", before=installed, code=1)
+    assert "memory.slots" in message
+    assert "Traceback" not in message
+
+
+def test_a_run_of_a_plugin_can_be_evaluated(
+    program: Callable[..., str], installed: Path, tmp_path: Path
+) -> None:
+    program(*TINY, before=installed)
+    assert "bit_errors_per_sequence" in program("eval", "run", before=installed, cwd=tmp_path)
+
+
+def test_the_examples_own_tests_pass(source: Path, root: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed" in done.stdout
