@@ -27,7 +27,7 @@ CHARACTERS = {BACKGROUND: 964, EVALUATION: 659}
 FOLDERS = ("", "omniglot", "omniglot-py")
 TIMEOUT = 5.0  # seconds that a server may be silent
 VERSION = 1  # of the cached drawings
-MEND = "Get it again from https://github.com/brendenlake/omniglot (folder python/), or leave task.root out to fetch it."
+MEND = "Get it again from https://github.com/brendenlake/omniglot (folder python/). In the cache, delete it: it is fetched again."
 
 Files = dict[str, bytes]  # the drawings of one part: "alphabet/character/drawing.png" to its bytes
 
@@ -38,6 +38,11 @@ def find(root: Path) -> Path | None:
         if any(_sources(root / folder, part) for part in CHARACTERS):
             return root / folder
     return None
+
+
+def complete(folder: Path) -> bool:
+    """Whether both parts lie in ``folder``, in whatever state."""
+    return all(_sources(folder, part) for part in CHARACTERS)
 
 
 def _sources(folder: Path, part: str) -> list[Path]:
@@ -76,7 +81,8 @@ def read(folder: Path, side: int) -> Drawings:
             try:
                 images[index, drawing] = decode(data, side)
             except (OSError, SyntaxError, ValueError) as error:
-                raise DataError(f"{folder}: drawing {drawing + 1} of {names[index]}: {error}", MEND) from error
+                what = f"{folder}: drawing {drawing + 1} of {names[index]} cannot be read: {error}"
+                raise DataError(what, MEND) from error
     return Drawings(images, names, np.array([drawings[name][1] for name in names]))
 
 

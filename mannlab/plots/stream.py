@@ -1,4 +1,4 @@
-"""A stream over time, as in the figures of Graves et al. 2014: what came in, what went out, where heads looked."""
+"""A stream over time, as in the figures of Graves et al. 2014: what came in and out, where heads looked."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-EMPTY = "#dfe7f1"  # where nothing is asked
+EMPTY = "#e6ecf3"  # where nothing is asked
 SLOTS_SHOWN = 48
 TOUCHED = 0.05
 
@@ -40,6 +41,7 @@ def draw_stream(rows: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Fi
         _panel(axis, *panel)
     axes[-1].set_xlabel("time step", fontsize=9)
     axes[-1].tick_params(bottom=True, labelbottom=True)
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +18,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from mannlab.errors import CheckpointError, MannlabError
 
 FOLDER = "checkpoints"
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 KINDS = ("best", "last")
 
 
@@ -75,11 +78,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"There is no checkpoint at {path}.", "Give a run folder or a .ckpt file that exists."
         )
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} was refused: it holds something other than tensors and plain values.",
-            f"It may be damaged, made by another program, or made to run code. Do not load it. ({_short(error)})",
+            "It may be damaged, made by another program, or made to run code. "
+            f"Do not load it. ({_short(error)})",
         ) from error
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise CheckpointError(
@@ -137,7 +143,8 @@ def resolve(ckpt_path: str | None, run_dir: Path) -> Path | None:
     """The file that ``ckpt_path`` means.
 
     Args:
-        ckpt_path: null; ``"last"`` (the newest last.ckpt among this run's sibling folders); a run folder; a file.
+        ckpt_path: null; ``"last"`` (the newest last.ckpt among the folders beside this run's); a run
+            folder; a file.
         run_dir: this run's folder.
 
     Raises:

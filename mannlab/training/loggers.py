@@ -22,7 +22,6 @@ class TensorBoard(TensorBoardLogger):
     def save(self) -> None:
         """Nothing more to write: the run's options are in config.yaml."""
 
-
     def finalize(self, status: str) -> None:
         """Keep the file open for the test after the training; :meth:`close` ends it."""
         if self._experiment is not None:

@@ -15,7 +15,7 @@ from mannlab.contracts import Batch, Score, Split, Task
 from mannlab.model import MANN
 from mannlab.training.build import instantiate
 from mannlab.training.data import IGNORED
-from mannlab.training.resume import mark_step
+from mannlab.training.resume import mark_step, restore_random
 
 IDENTITY = ("controller", "memory", "task", "model")
 
@@ -24,6 +24,8 @@ class Ratio(Metric):
     """A sum of totals over a sum of counts, over all batches and ranks."""
 
     full_state_update = False
+    total: Tensor
+    count: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,10 +78,15 @@ class MannModule(LightningModule):
         self._sums: dict[str, Ratio] = {}
         self._pending = 0
         self._batches = 0
+        self._random: list[dict[str, Tensor]] | None = None
 
     @property
     def data(self) -> Any:
         return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    @property
+    def _log_every(self) -> int:
+        return max(1, self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
 
     @property
     def objective(self) -> str:
@@ -97,7 +104,7 @@ class MannModule(LightningModule):
         self._pending += len(batch) * self.trainer.world_size
         score = self.task.score(self(batch), batch)
         self.last_loss = score.loss.detach()
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+        if (self.global_step + 1) % self._log_every == 0:
             self._log_training(score, batch)
         return score.loss
 
@@ -131,7 +138,7 @@ class MannModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = instantiate(self._optimizer, "optimizer", self.parameters())
-        if not self._scheduler:
+        if not self._scheduler or not self._scheduler.get("_target_"):
             return optimizer
         scheduler = instantiate(self._scheduler, "scheduler", optimizer)
         plan: dict[str, Any] = {"scheduler": scheduler, "interval": "step"}
@@ -189,9 +196,7 @@ class MannModule(LightningModule):
 
     def on_train_start(self) -> None:
         # Last of all: making loaders, models and sanity checks may have drawn numbers.
-        from mannlab.training.resume import restore_random
-
-        if getattr(self, "_random", None) is not None:
+        if self._random is not None:
             restore_random(self._random, self.trainer.global_rank)
             self._batches = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
             self._random = None

@@ -45,7 +45,7 @@ class GravesRMSprop(Optimizer):
         super().__init__(params, {"lr": lr, "decay": decay, "momentum": momentum, "eps": eps})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update; returns what ``closure`` returned."""
         loss = None
         if closure is not None:
@@ -61,7 +61,7 @@ class GravesRMSprop(Optimizer):
         for p in params:
             if not self.state[p]:
                 self.state[p] = {key: torch.zeros_like(p) for key in ("square", "mean", "delta")}
-        grads = [p.grad for p in params]
+        grads = [p.grad for p in params if p.grad is not None]
         square, mean, delta = ([self.state[p][key] for p in params] for key in ("square", "mean", "delta"))
         a = group["decay"]
         torch._foreach_mul_(square, a)

@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning.pytorch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint
 
 from mannlab.contracts import Task
@@ -20,7 +21,9 @@ from mannlab.training.callbacks import Checkpoints, GracefulStop, HyperParameter
 from mannlab.training.callbacks.hparams import options_table
 from mannlab.training.callbacks.stop import Interrupted
 from mannlab.training.checkpoints import (
+    CANNOT_WRITE,
     AtomicCheckpointIO,
+    WriteError,
     check_same,
     find_checkpoint,
     load_weights,
@@ -34,6 +37,10 @@ from mannlab.training.module import IDENTITY, MannModule
 from mannlab.training.summary import FILE, print_results, versions, write_json
 
 __all__ = ["Loaded", "evaluate", "find_checkpoint", "load", "train"]
+
+
+# Trainer options that would begin the stream anew.
+ENDLESS = ("limit_train_batches", "overfit_batches", "reload_dataloaders_every_n_epochs")
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,10 @@ def train(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
         run.failed(error)
         if not isinstance(error, Interrupted):
             run.finish(began)
+            if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
+                raise WriteError(
+                    f"Cannot write in {run_dir}: {error}", "Make room there, or choose another output folder."
+                ) from error
             raise
     return run.finish(began)
 
@@ -209,6 +220,9 @@ def make_trainer(config: Mapping[str, Any], run_dir: Path, callbacks: list[Any],
         ConfigError: Lightning does not take the options.
     """
     quiet()
+    for key in ENDLESS:
+        if config["trainer"].get(key):
+            raise ConfigError(f"trainer.{key}: training is one endless epoch.", "Use trainer.max_steps.")
     settings: dict[str, Any] = {
         "enable_progress_bar": False,
         "enable_model_summary": False,
@@ -226,12 +240,12 @@ def make_trainer(config: Mapping[str, Any], run_dir: Path, callbacks: list[Any],
             use_distributed_sampler=False,
             enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         )
-    except (TypeError, ValueError, lightning.pytorch.utilities.exceptions.MisconfigurationException) as error:
+    except (TypeError, ValueError, MisconfigurationException) as error:
         raise ConfigError(
             f"trainer: Lightning refused these options: {error}", f"given: {settings}"
         ) from error
     # Batches are converted when they are moved: Lightning cannot look into a frozen dataclass.
-    trainer.precision_plugin.convert_input = lambda batch: batch
+    setattr(trainer.precision_plugin, "convert_input", lambda batch: batch)  # noqa: B010
     return trainer
 
 

@@ -64,7 +64,8 @@ def results_table(task: Task, metrics: Mapping[str, float], stage: str = "test")
     for split in splits:
         found = [key.partition("/")[2] for key in metrics if key.startswith(f"{split.stream}/")]
         names += [name for name in found if name not in names]
-    names.sort(key=lambda name: (name != task.objective.metric, name == "loss_nats"))
+    first = (task.objective.watched, task.objective.metric)
+    names.sort(key=lambda name: (first.index(name) if name in first else 2, name == "loss_nats"))
     table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(stage)
     for name in names:

@@ -110,5 +110,5 @@ def refuse_broken(pl_module: Any, step: int) -> None:
         if not torch.isfinite(parameter).all():
             raise MannlabError(
                 f"Parameter '{name.removeprefix('model.')}' is not finite after step {step}.",
-                "The last checkpoint, from before, was kept. Lower optimizer.lr or trainer.gradient_clip_val.",
+                "The last checkpoint, from before, was kept. Try a lower optimizer.lr.",
             )

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from mannlab.contracts import Batch
+from mannlab.draws import Draws
 from mannlab.errors import MannlabError
 
 
@@ -34,63 +35,95 @@ class FiniteGuard(Callback):
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Tensor) -> None:
         if loss.device.type == "cpu":
-            if not torch.isfinite(loss):
-                self._fail(trainer, pl_module, pl_module.position)
+            bad = not torch.isfinite(loss)
+            if agreed(trainer, bad):
+                self._fail(trainer, pl_module, pl_module.position if bad else -1)
             return
         if self._first is None:
             self._first = torch.full((), -1, dtype=torch.int64, device=loss.device)
-        bad = ~torch.isfinite(loss.detach()) & (self._first < 0)
-        self._first = torch.where(bad, pl_module.position, self._first)
+        found = ~torch.isfinite(loss.detach()) & (self._first < 0)
+        self._first = torch.where(found, pl_module.position, self._first)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
-        if self._first is not None and trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.global_step % max(1, trainer.log_every_n_steps) == 0:
             self._look(trainer, pl_module)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
-        if self._first is not None and not trainer.sanity_checking:
+        if not trainer.sanity_checking:
             self._look(trainer, pl_module)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        if self._first is not None:
-            self._look(trainer, pl_module)
+        self._look(trainer, pl_module)
 
     def _look(self, trainer: Any, pl_module: Any) -> None:
-        assert self._first is not None
+        if self._first is None:
+            return
         position = int(self._first)
-        if position >= 0:
-            self._fail(trainer, pl_module, position)
+        if agreed(trainer, position >= 0):
+            self._fail(trainer, pl_module, position, late=True)
 
-    def _fail(self, trainer: Any, pl_module: Any, position: int) -> None:
-        data = trainer.datamodule
-        at_once = position == pl_module.position
-        start = position + trainer.global_rank * data.batch_size
-        step = (
-            trainer.global_step + 1
-            if at_once
-            else trainer.global_step
-            - (pl_module.position - position)
-            // (data.batch_size * trainer.world_size * trainer.accumulate_grad_batches)
-        )
-        if at_once and self._batch is not None:
-            where = culprit(pl_module, self._batch)
-        else:
-            where = "found some steps later, on the device; run with trainer=cpu to see where it begins"
+    def _fail(self, trainer: Any, pl_module: Any, position: int, late: bool = False) -> None:
+        what = self._what(trainer, pl_module, position, late) if position >= 0 else ""
+        if trainer.world_size > 1:
+            found: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(found, what)
+            what = next(item for item in found if item)
         raise NotFinite(
-            f"The loss is not finite at step {step}: {where}.\n"
-            f"Samples {start} to {start + data.batch_size - 1} of split 'train', seed {data.seed}.",
+            what,
             "The last checkpoint, from before, was kept. Try a lower optimizer.lr or a tighter "
             "trainer.gradient_clip_val; continue with ckpt_path=last.",
         )
+
+    def _what(self, trainer: Any, pl_module: Any, position: int, late: bool) -> str:
+        data = trainer.datamodule
+        start = position + trainer.global_rank * data.batch_size
+        per_step = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        step = trainer.global_step + (0 if late else 1) - (pl_module.position - position) // per_step
+        if late or self._batch is None:
+            # The weights have been updated with it since: only the samples can still be looked at.
+            where = (
+                self._samples(data, start) or "train there with trainer=cpu to see which module it begins in"
+            )
+        else:
+            where = culprit(pl_module, self._batch)
+            if where.startswith("parameter") and start >= per_step:
+                before = start - per_step
+                why = self._samples(data, before)
+                where += f", from samples {before} to {before + data.batch_size - 1}{why and ': '}{why}"
+        return (
+            f"The loss is not finite at step {step}: {where}.\n"
+            f"Samples {start} to {start + data.batch_size - 1} of split 'train', seed {data.seed}."
+        )
+
+    @staticmethod
+    def _samples(data: Any, start: int) -> str:
+        split = data.task.splits("train")[0]
+        return bad_channel(data.task.batch(split, Draws(data.seed, split.stream), start, data.batch_size))
+
+
+def agreed(trainer: Any, bad: bool) -> bool:
+    """Whether any rank found something bad; all ranks must ask."""
+    if trainer.world_size == 1:
+        return bad
+    return bool(trainer.strategy.reduce_boolean_decision(bad, all=False))
+
+
+def bad_channel(batch: Batch) -> str:
+    """The first input channel with something that is not finite, or nothing."""
+    for channel, tensor in batch.inputs.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            return f"input channel '{channel}' holds {_spell(tensor)}"
+    return ""
 
 
 def culprit(pl_module: Any, batch: Batch) -> str:
     """The first thing that is not finite: a parameter, an input channel, or a module at a time step."""
     for name, parameter in pl_module.named_parameters():
         if not torch.isfinite(parameter).all():
-            return f"parameter '{name.removeprefix('model.')}' came out of the update before with {_spell(parameter)}"
-    for channel, tensor in batch.inputs.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            return f"input channel '{channel}' holds {_spell(tensor)}"
+            name = name.removeprefix("model.")
+            return f"parameter '{name}' came out of the update before with {_spell(parameter)}"
+    if channel := bad_channel(batch):
+        return channel
     found: list[str] = []
     with torch.no_grad(), watched(pl_module.model, found):
         logits = pl_module(batch)

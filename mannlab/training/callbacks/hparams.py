@@ -33,9 +33,10 @@ class HyperParameters(Callback):
         self._write(trainer, pl_module)
 
     def _names(self, pl_module: Any) -> list[str]:
-        metric = pl_module.task.objective.metric
+        objective = pl_module.task.objective
         splits = [pl_module.task.splits("val")[0], *pl_module.task.splits("test")]
-        return [f"{split.stream}/{metric}" for split in splits]
+        metrics = dict.fromkeys((objective.watched, objective.metric))
+        return [f"{split.stream}/{metric}" for split in splits for metric in metrics]
 
     def _write(self, trainer: Any, pl_module: Any) -> None:
         if trainer.sanity_checking:

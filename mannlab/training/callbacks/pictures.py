@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch.nn.functional import one_hot
 
-from mannlab.contracts import Bits, Split, Vector
+from mannlab.contracts import Batch, Bits, Split, StreamSpec, Token, Vector
 from mannlab.plots.stream import draw_stream
 from mannlab.training.checkpoints import replace_file
 from mannlab.training.data import place
 
 FOLDER = "pictures"
+MOST_ROWS = 64
 
 
 class Pictures(Callback):
@@ -75,18 +77,29 @@ def figures(pl_module: Any, data: Any, split: Split) -> dict[str, Any]:
     finally:
         pl_module.train(training)
     weights = {title: torch.stack(steps, 1)[0].float().cpu() for title, steps in trace.items()}
-    spec = pl_module.task.spec
-    if own or not isinstance(spec.target, Bits):
+    if own:
         return own | ({"memory": draw_stream({}, weights)} if weights else {})
-    channels = {key: value for key, value in batch.inputs.items() if isinstance(spec.inputs[key], Vector)}
-    rows = {
-        f"input {key}" if len(channels) > 1 else "input": value[0].float().cpu()
-        for key, value in channels.items()
-    }
+    rows = stream_rows(pl_module.task.spec, batch, logits)
+    return {"stream": draw_stream(rows, weights)} if rows or weights else {}
+
+
+def stream_rows(spec: StreamSpec, batch: Batch, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The first sequence of a batch, as rows of squares: what came in, what was asked, what was answered."""
+    rows = {}
+    for key, channel in spec.inputs.items():
+        title = "input" if len(spec.inputs) == 1 else f"input\n{key}"
+        if isinstance(channel, Vector):
+            rows[title] = batch.inputs[key][0].float().cpu()
+        elif isinstance(channel, Token) and channel.vocabulary <= MOST_ROWS:
+            rows[title] = one_hot(batch.inputs[key][0].cpu(), channel.vocabulary).float()
     scored = batch.scored[0].bool().cpu()
-    rows["target"] = blank(batch.targets[0].float().cpu(), scored)
-    rows["output"] = blank(torch.sigmoid(logits[0].float()).cpu(), scored)
-    return {"stream": draw_stream(rows, weights)}
+    if isinstance(spec.target, Bits):
+        rows["target"] = blank(batch.targets[0].float().cpu(), scored)
+        rows["output"] = blank(torch.sigmoid(logits[0].float()).cpu(), scored)
+    elif spec.target.count * spec.target.groups <= MOST_ROWS:
+        rows["target"] = blank(one_hot(batch.targets[0].cpu(), spec.target.count).flatten(1).float(), scored)
+        rows["output"] = blank(torch.softmax(logits[0].float(), -1).flatten(1).cpu(), scored)
+    return rows
 
 
 def blank(row: torch.Tensor, scored: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,8 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 log = logging.getLogger("mannlab.progress")
 
@@ -63,9 +64,9 @@ class Progress(Callback):
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
-        objective = pl_module.task.objective.metric
-        value = pl_module.results.get(pl_module.objective)
-        self._metric = f"{objective} {value:.4g}" if value is not None else ""
+        metric = pl_module.task.objective.watched
+        value = pl_module.results.get(f"{pl_module.task.splits('val')[0].stream}/{metric}")
+        self._metric = f"{metric} {value:.4g}" if value is not None else ""
         if self._bar is not None:
             self._draw(trainer, pl_module, "train")
             return

@@ -30,8 +30,12 @@ class GracefulStop(Callback):
         self._asked = False
         self._previous: dict[int, Any] = {}
 
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        # Lightning puts its own handlers in after this, and takes them out before teardown.
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.getsignal(number) for number in SIGNALS}
+
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        # Here and not in setup: Lightning puts its own SIGTERM handler in between.
         self._install()
 
     def on_test_start(self, trainer: Any, pl_module: Any) -> None:
@@ -76,10 +80,8 @@ class GracefulStop(Callback):
         self._asked = True
 
     def _install(self) -> None:
-        if self._previous or threading.current_thread() is not threading.main_thread():
-            return
-        for number in SIGNALS:
-            self._previous[number] = signal.signal(number, self._handle)
+        for number in self._previous:
+            signal.signal(number, self._handle)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -1,0 +1,182 @@
+"""``eval``: test a saved run again, as it was or with other options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mannlab import compose, registry
+from mannlab.cli import logs, yamls
+from mannlab.errors import CheckpointError, ConfigError, choices
+
+USAGE = """usage: mannlab eval RUN [ckpt=best|last|FILE] [key=value ...] [plugins=[module,...]]
+
+Tests a run's checkpoint on the test sets of its own configuration, with overrides on top, such as
+task.lengths=[200] or trainer.accelerator=cpu, and leaves eval_<time>.json in the run's folder.
+RUN is a run folder (or run=FOLDER) or a .ckpt file in one."""
+
+# What a saved configuration may say. Its trainer, callbacks and loggers are left alone: they could name
+# any class, and a folder may come from somebody else.
+TRUSTED = ("controller", "memory", "task", "model", "seed", "batch_size", "workers", "threads")
+COMPONENTS = ("controller", "memory", "task", "model", "trainer")
+KINDS = ("best", "last")
+
+
+def main(arguments: list[str]) -> int:
+    """Test a run; returns the exit code."""
+    if {"-h", "--help", "help"} & set(arguments):
+        print(USAGE)
+        return 0
+    run, which, overrides = read_arguments(arguments)
+    registry.load_plugins(compose.named_plugins(arguments))
+    if not run.exists():
+        raise CheckpointError(f"run: there is nothing at {run}.", newest())
+    folder = run.parent.parent if run.is_file() else run
+    saved = read_config(folder / "config.yaml")
+    config = override(fresh(saved), overrides)
+    missing_plugins(saved, config)
+    logs.console()
+    from mannlab.training.run import evaluate, find_checkpoint
+
+    if run.is_file():
+        checkpoint = run
+    elif which in KINDS:
+        checkpoint = find_checkpoint(run, which)
+    elif Path(which).exists():
+        checkpoint = find_checkpoint(Path(which))
+    else:
+        raise CheckpointError(f"ckpt: there is no '{which}'.", f"{choices(which, KINDS)}, or a .ckpt file")
+    out = folder / f"eval_{compose.stamp()}.json"
+    evaluate(config, checkpoint, out)
+    print(f"checkpoint  {checkpoint}\nresult      {out}")
+    return 0
+
+
+def read_arguments(arguments: Sequence[str]) -> tuple[Path, str, list[str]]:
+    """The run, which checkpoint of it, and the overrides.
+
+    Raises:
+        ConfigError: no run is named, or something cannot be read.
+    """
+    run, which, overrides = "", "best", []
+    for word in arguments:
+        key, equals, value = word.partition("=")
+        if key == "run" and equals:
+            run = value
+        elif key in ("ckpt", "ckpt_path") and equals:
+            which = value
+        elif key.lstrip("+") == "plugins" and equals:
+            continue
+        elif equals and not word.startswith("-"):
+            overrides.append(word)
+        elif not run and not word.startswith("-"):
+            run = word
+        else:
+            raise ConfigError(f"'{word}' cannot be read.", USAGE)
+    if not run:
+        raise ConfigError("Which run?", f"{USAGE}\n\n{newest()}".rstrip())
+    return Path(run).expanduser(), which, overrides
+
+
+def newest(count: int = 5) -> str:
+    """The newest runs in outputs/, as a hint."""
+    found = sorted(Path("outputs").glob("**/checkpoints"), key=lambda path: path.stat().st_mtime)
+    listing = [f"  {path.parent}" for path in reversed(found[-count:])]
+    return "\n".join(["The newest runs are:", *listing]) if listing else "There are no runs in outputs/ yet."
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A run's ``config.yaml``.
+
+    Raises:
+        CheckpointError: it is missing or cannot be read.
+    """
+    import yaml
+
+    if not path.is_file():
+        raise CheckpointError(
+            f"There is no config.yaml in {path.parent}.", f"Name a run's folder. {newest()}"
+        )
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}", "Was it changed by hand?") from error
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), dict) for key in COMPONENTS[:3]):
+        raise CheckpointError(f"{path} is not the configuration of a run.", "Name a run's folder.")
+    return found
+
+
+def fresh(saved: dict[str, Any]) -> dict[str, Any]:
+    """What to evaluate with: the run's parts, and a trainer of our own."""
+    conf = compose.conf_dir()
+    trainer = yamls.values(conf / "trainer" / "default.yaml")
+    precision = (saved.get("trainer") or {}).get("precision")
+    if isinstance(precision, (str, int)):
+        trainer["precision"] = precision
+    plain = {key: value for key, value in yamls.values(conf / "config.yaml").items() if key in TRUSTED}
+    plain |= {key: saved[key] for key in TRUSTED if key in saved}
+    # Never stepped, but a part of what a module is made of.
+    unused = {"optimizer": yamls.values(conf / "optimizer" / "adam.yaml"), "scheduler": None}
+    return {**plain, **unused, "trainer": trainer}
+
+
+def override(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The configuration with ``key=value`` put in; keys must be there already.
+
+    Raises:
+        ConfigError: an unknown key, a value that cannot be read, or a whole part.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    node: Any = OmegaConf.create(config)
+    OmegaConf.set_struct(node, True)
+    for word in overrides:
+        key, _, _ = word.partition("=")
+        key = key.lstrip("+")
+        if key in COMPONENTS:
+            raise ConfigError(
+                f"{key}: a run is tested with the {key} it was trained with.",
+                f"Options can be changed: {key}.<option>=<value>.",
+            )
+        try:
+            node = OmegaConf.merge(node, OmegaConf.from_dotlist([word.lstrip("+")]))
+        except YAMLError as error:
+            raise ConfigError(f"'{word}' cannot be read.", "Write key=value; lists are [1,2,3].") from error
+        except OmegaConfBaseException as error:
+            raise unknown(key, config) from error
+    return compose.plain(node)
+
+
+def unknown(key: str, config: Any) -> ConfigError:
+    """The error for a key that is not there, naming the part of it that is wrong."""
+    *parents, last = key.split(".")
+    for depth, part in enumerate([*parents, last]):
+        if not isinstance(config, dict) or part not in config:
+            where = ".".join([*parents, last][:depth])
+            known = config if isinstance(config, dict) else ()
+            what = f"{key}: there is no key '{part}'" + (f" in {where}." if where else ".")
+            return ConfigError(what, choices(part, map(str, known), "keys"))
+        config = config[part]
+    return ConfigError(f"{key}: this value does not fit there.", "")
+
+
+def missing_plugins(saved: dict[str, Any], config: dict[str, Any]) -> None:
+    """Modules that a saved configuration names are not imported on its word.
+
+    Raises:
+        ConfigError: a component is unknown, and the run was made with plugins that were not named here.
+    """
+    named = saved.get("plugins") or []
+    for kind in registry.ROOMS:
+        try:
+            registry.get(kind, str(config[kind].get("name")))
+        except ConfigError as error:
+            if not named:
+                raise
+            again = f"plugins=[{','.join(map(str, named))}]"
+            raise ConfigError(
+                error.what, f"The run was made with {again}; if you trust them, say so here, too."
+            ) from error

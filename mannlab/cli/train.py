@@ -1,0 +1,211 @@
+"""``train``: Hydra composes, the training room runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mannlab import compose, registry
+from mannlab.cli import errors, logs, sweep
+from mannlab.errors import ConfigError, MannlabError, choices
+
+# Hydra's flags, and whether a value follows.
+FLAGS = {
+    "--help": False,
+    "-h": False,
+    "--hydra-help": False,
+    "--version": False,
+    "--resolve": False,
+    "--run": False,
+    "-r": False,
+    "--multirun": False,
+    "-m": False,
+    "--shell-completion": False,
+    "-sc": False,
+    "--cfg": True,
+    "-c": True,
+    "--package": True,
+    "-p": True,
+    "--config-path": True,
+    "-cp": True,
+    "--config-name": True,
+    "-cn": True,
+    "--config-dir": True,
+    "-cd": True,
+    "--experimental-rerun": True,
+    "--info": True,
+    "-i": True,
+}
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+
+
+@dataclass
+class Outcome:
+    """How a single run ended."""
+
+    code: int = 0
+    error: BaseException | None = None
+
+
+def main(arguments: list[str]) -> int:
+    """Train, sweep, or whatever else Hydra is asked for; returns the exit code."""
+    arguments = flags_first(arguments)
+    if "--version" in arguments:
+        from mannlab import __version__
+
+        print(f"mannlab {__version__}")
+        return 0
+    outcome = Outcome()
+    interrupted = False
+    try:
+        start_hydra(arguments, outcome)
+    except KeyboardInterrupt:
+        interrupted = True
+        errors.say("interrupted")
+    finally:
+        finished = sweep.take()
+        if finished is not None:
+            finished.report()
+    if interrupted:
+        return errors.INTERRUPTED
+    if outcome.error is not None:
+        raise outcome.error
+    return finished.code if finished is not None else outcome.code
+
+
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """Flags before overrides, as Hydra 1.3 wants them.
+
+    Raises:
+        ConfigError: Hydra has no such flag.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        name = word.partition("=")[0]
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        if name not in FLAGS:
+            known = choices(name, [flag for flag in FLAGS if flag.startswith("--")], "flags")
+            hint = f"Options are given as key=value, such as optimizer.lr=0.001.\n{known}"
+            raise ConfigError(f"There is no flag '{word}'.", hint)
+        flags.append(word)
+        if name in ("--info", "-i") and "=" not in word:
+            flags[-1] = f"--info={words.pop(0) if words and words[0] in INFO else 'all'}"
+        elif FLAGS[name] and "=" not in word:
+            if not words:
+                raise ConfigError(f"{word}: a value is missing.", "--hydra-help says what it takes.")
+            flags.append(words.pop(0))
+    return flags + overrides
+
+
+def check_recipe(arguments: Sequence[str]) -> None:
+    """Refuse a recipe that is not there: to Hydra it is optional, since not every task has one.
+
+    Raises:
+        ConfigError: there is no such recipe.
+    """
+    folders = compose.yaml_folders(arguments)
+    known = {path.stem for folder in folders for path in (folder / "recipe").glob("*.yaml")}
+    for argument in arguments:
+        name = argument.removeprefix("recipe=")
+        if name != argument and re.fullmatch(r"\w+", name) and name not in known:
+            raise ConfigError(f"There is no recipe '{name}'.", choices(name, known, "recipe"))
+
+
+def start_hydra(arguments: list[str], outcome: Outcome) -> None:
+    """Hand over to Hydra; ``outcome`` says afterwards how a single run ended."""
+    # Our launcher is found by this program only: other Hydra programs do not see this folder.
+    launcher = str(Path(__file__).resolve().parents[1] / "_hydra")
+    if launcher not in sys.path:
+        sys.path.append(launcher)
+    compose.register_resolvers()
+    compose.publish(arguments)
+    check_recipe(arguments)
+    import hydra
+    from omegaconf import DictConfig
+
+    def job(config: DictConfig) -> float | None:
+        with errors.users_environment():
+            return run_job(config, outcome)
+
+    # Hydra 1.4 deprecates the argument, Hydra 1.3 warns without it.
+    base: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+    program = hydra.main(config_path=str(compose.conf_dir()), config_name="config", **base)(job)
+    before, level = sys.argv, logging.getLogger().level
+    handlers = list(logging.getLogger().handlers)
+    # Lightning's processes for further devices are started with these arguments, too.
+    sys.argv = [sys.argv[0], *arguments]
+    try:
+        with errors.hydra_raises():
+            program()
+    finally:
+        sys.argv = before
+        logs.reset(handlers, level)
+
+
+def run_job(config: Any, outcome: Outcome) -> float | None:
+    """One run in this process; returns what a sweeper wants to optimise."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra_config = HydraConfig.get()
+    run_dir = Path(hydra_config.runtime.output_dir)
+    overrides = compose.texts(hydra_config.overrides.task)
+    logs.console()
+    try:
+        summary = train(compose.plain(config), overrides, run_dir)
+    except Exception as error:
+        outcome.error, outcome.code = error, 1
+        keep(error, run_dir, overrides)
+        # Sweepers of other launchers want to hear of it.
+        if hydra_config.mode == RunMode.MULTIRUN or errors.trace_wanted():
+            raise
+        return None
+    if summary.get("status") == "interrupted":
+        outcome.code = errors.INTERRUPTED
+    return (summary.get("objective") or {}).get("value")
+
+
+def train(config: dict[str, Any], overrides: list[str], run_dir: Path) -> dict[str, Any]:
+    """Leave ``config.yaml``, then train."""
+    import yaml
+
+    if is_first_process():
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        (run_dir / "config.yaml").write_text(text, encoding="utf-8")
+    # An experiment may name plugins that the command line did not.
+    registry.load_plugins(config.get("plugins") or [])
+    from mannlab.training import run
+
+    return run.train({**config, "overrides": overrides}, run_dir)
+
+
+def is_first_process() -> bool:
+    """Whether this is not one of the further processes of a run on several devices."""
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
+
+
+def keep(error: BaseException, run_dir: Path, overrides: list[str]) -> None:
+    """Write down in the run folder why it failed, as far as that is possible."""
+    what, hint = errors.explain(error)
+    text = f"{what}\n{hint}".rstrip()
+    if not isinstance(error, MannlabError):
+        text += "\n" + "".join(traceback.format_exception(error)).rstrip()
+    logs.to_file(text)
+    if is_first_process() and not (run_dir / "summary.json").exists():
+        try:
+            sweep.write_failure(run_dir, overrides, what, code=1)
+        except (OSError, json.JSONDecodeError):
+            logs.to_file("summary.json could not be written")

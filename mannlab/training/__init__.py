@@ -1,0 +1,1 @@
+"""Training and testing: the only room that knows Lightning."""

@@ -1,0 +1,303 @@
+"""Omniglot, an image at a time: name characters never seen before, after one example (Santoro et al. 2016)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cross_entropy, grid_sample, one_hot
+
+from mannlab.contracts import Batch, Classes, Image, Objective, Score, Split, StreamSpec, Task, Vector
+from mannlab.datasets.characters import Source, resolve
+from mannlab.datasets.drawings import DRAWINGS, Drawings
+from mannlab.draws import Draws
+from mannlab.errors import ConfigError, require
+from mannlab.registry import conform, register
+
+log = logging.getLogger(__name__)
+
+SANTORO_TRAIN = 1200  # of 1,623 characters
+LETTERS = 5  # a string label has five letters, each of a to e
+STRINGS = LETTERS**LETTERS
+TURN, SHIFT = math.pi / 16, 10 / 105  # most jitter: radians, and widths of the picture
+INSTANCES = ("1st", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th", "9th", "10th")
+
+
+@register("task", "omniglot")
+class Omniglot(Task):
+    """Name characters never seen before, after one example of each (Santoro et al. 2016).
+
+    An episode has a few characters, each with a label of its own that holds for that episode alone. At
+    each step comes an image, drawn from one of them at random (so they are not balanced), with the label
+    of the *previous* image (zeros at first); the label of this one is asked. All a network can do at a
+    character's first instance is guess; at the second it can know, if it remembers.
+
+    In an episode every character is turned by a multiple of 90 degrees, the same for all its images, which
+    makes new characters of old ones (the characters of one episode differ even before that), and every
+    image is turned by up to pi/16 and moved by up to 10 of the original's 105 pixels, both before it is
+    brought to its small size. A character's drawings come in random order, none twice before all 20 have
+    come.
+
+    ``split=santoro`` trains on 1,200 of all 1,623 characters, picked by a fixed shuffle, and tests on the
+    other 423; ``lake`` trains on the 964 of the background alphabets and tests on the 659 of the
+    evaluation alphabets. The paper has no validation set; choosing a checkpoint by test characters would
+    leak, so ``val_characters`` training characters are set aside for it and never trained on (1,120 are
+    then left of 1,200). With ``val_characters=0`` all are trained on, and validation uses them too.
+    Glyphs, the stand-in for Omniglot, are split by alphabet in either case.
+
+    Args:
+        classes: characters in an episode.
+        episode_length: images in an episode; null is 10 for each class.
+        labels: one_hot, or five_letters: strings of the letters a to e, all five of which must be right.
+        image_size: height and width, pixels.
+        encoder: how the model takes images in: flat (the pixels) or conv (a small convolutional net).
+        source: omniglot; glyphs (drawn from fonts, no download); or auto: Omniglot if it is there or can
+            be fetched, else glyphs.
+        root: folder that holds Omniglot; null looks in $MANNLAB_DATA and the cache, then downloads.
+        split: how characters are divided between training and test.
+        val_characters: training characters set aside for validation.
+        rotations: turn characters by multiples of 90 degrees in training.
+        test_rotations: the same in validation and test, as in the paper.
+        jitter: turn and move each image a little, everywhere.
+        val_episodes: episodes in the validation set.
+        test_episodes: episodes in the test set.
+    """
+
+    objective = Objective("accuracy_2nd_instance_percent", "max")
+
+    def __init__(
+        self,
+        *,
+        classes: int = 5,
+        episode_length: int | None = None,
+        labels: Literal["one_hot", "five_letters"] = "one_hot",
+        image_size: Literal[20, 28] = 20,
+        encoder: Literal["flat", "conv"] = "flat",
+        source: Literal["auto", "omniglot", "glyphs"] = "auto",
+        root: str | None = None,
+        split: Literal["santoro", "lake"] = "santoro",
+        val_characters: int = 80,
+        rotations: bool = True,
+        test_rotations: bool = True,
+        jitter: bool = True,
+        val_episodes: int = 200,
+        test_episodes: int = 400,
+    ) -> None:
+        at_least = {
+            "classes": (classes, 2),
+            "episode_length": (10 * classes if episode_length is None else episode_length, 1),
+            "val_characters": (val_characters, 0),
+            "val_episodes": (val_episodes, 1),
+            "test_episodes": (test_episodes, 1),
+        }
+        for key, (value, least) in at_least.items():
+            require(value >= least, f"task.{key}: {value} is not allowed.", f"It must be at least {least}.")
+        strings = labels == "five_letters"
+        require(
+            not strings or classes <= STRINGS,
+            f"task.classes: {classes} is more than the {STRINGS} strings of five letters.",
+            f"At most {STRINGS} with task.labels=five_letters.",
+        )
+        self.classes, self.strings, self.image_size = classes, strings, image_size
+        self.length = 10 * classes if episode_length is None else episode_length
+        self.source, self.root, self.split, self.val_characters = source, root, split, val_characters
+        self.rotations = {"train": rotations, "val": test_rotations, "test": test_rotations}
+        self.jitter = jitter
+        self.val_episodes, self.test_episodes = val_episodes, test_episodes
+        self.groups, self.count = (LETTERS, LETTERS) if strings else (1, classes)
+        self.spec = StreamSpec(
+            {
+                "image": Image(image_size, image_size, 1, encoder),
+                "label": Vector(self.groups * self.count),
+            },
+            Classes(self.count, self.groups),
+        )
+        self._found: Source | None = None
+        self._drawings: Drawings | None = None
+        self._images = torch.empty(0)
+        self._characters: dict[str, NDArray[np.int64]] = {}
+
+    # ------------------------------------------------------------------ data
+
+    @classmethod
+    def label(cls, options: Mapping[str, Any]) -> str:
+        source = conform(options.get("source", "auto"), Literal["auto", "omniglot", "glyphs"], "task.source")
+        found = resolve(source, conform(options.get("root"), str | None, "task.root"))
+        return "omniglot" if found.name == "omniglot" else "omniglot-glyphs"
+
+    def prepare(self) -> None:
+        if self._drawings is not None:
+            return
+        self._found = resolve(self.source, self.root)
+        drawings = self._found.load(2 * self.image_size)
+        self._characters = self._divide(drawings)
+        self._images = torch.from_numpy(drawings.images).flatten(0, 1)
+        self._drawings = drawings
+        # The run's log may have been opened since the source was resolved, so this says it again.
+        stands_in = self.source == "auto" and self._found.name == "glyphs"
+        log.log(logging.WARNING if stands_in else logging.INFO, "task omniglot: %s", self.facts())
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker that is sent a task reads the drawings from the cache itself.
+        return self.__dict__ | {"_drawings": None, "_images": torch.empty(0), "_characters": {}}
+
+    def _divide(self, drawings: Drawings) -> dict[str, NDArray[np.int64]]:
+        """Indices of the characters of each split."""
+        order = drawings.shuffled()
+        if self.split == "santoro" and self._found is not None and self._found.name == "omniglot":
+            train, test = order[:SANTORO_TRAIN], order[SANTORO_TRAIN:]
+        else:
+            train, test = order[~drawings.held_out[order]], order[drawings.held_out[order]]
+        require(
+            self.val_characters <= len(train) - self.classes,
+            f"task.val_characters={self.val_characters} leaves {max(0, len(train) - self.val_characters)} of "
+            f"{len(train)} training characters, but an episode has task.classes={self.classes}.",
+            "Set aside fewer, or have fewer classes.",
+        )
+        cut = len(train) - self.val_characters
+        divided = {"train": train[:cut], "val": train[cut:] if self.val_characters else train, "test": test}
+        for name, characters in divided.items():
+            if len(characters) < self.classes:
+                more = " or more task.val_characters" if name == "val" else ""
+                raise ConfigError(
+                    f"task.classes={self.classes} is more than the {len(characters)} characters for {name}.",
+                    f"Have at most {len(characters)} classes{more}.",
+                )
+        return divided
+
+    def facts(self) -> dict[str, Any]:
+        self.prepare()
+        assert self._found is not None
+        assert self._drawings is not None
+        counts = {f"{name}_characters": len(chosen) for name, chosen in self._characters.items()}
+        return {
+            "source": self._found.name,
+            "root": None if self._found.folder is None else str(self._found.folder),
+            "split": self.split if self._found.name == "omniglot" else "alphabets",
+            "alphabets": len(self._drawings.alphabets),
+            **counts,
+        }
+
+    # ------------------------------------------------------------------ episodes
+
+    def splits(self, stage: str) -> list[Split]:
+        if stage == "train":
+            return [Split("train")]
+        return [Split(stage, self.val_episodes if stage == "val" else self.test_episodes)]
+
+    def batch(self, split: Split, draws: Draws, start: int, count: int) -> Batch:
+        self.prepare()
+        available, classes, length = self._characters[split.name], self.classes, self.length
+        rows = np.arange(count)[:, None]
+        characters = available[draw_distinct(draws, start, count, len(available), classes, "characters")]
+        slots = (draws.uniform(start, count, length, "slots") * classes).astype(np.int64)
+        seen = np.zeros((count, length), np.int64)  # how many of the same class came before
+        for slot in range(classes):
+            here = slots == slot
+            seen[here] = (np.cumsum(here, 1) - 1)[here]
+        keys = draws.uniform(start, count, classes * DRAWINGS, "drawings").reshape(count, classes, DRAWINGS)
+        drawing = np.argsort(keys, -1)[rows, slots, seen % DRAWINGS]
+        turns = np.zeros((count, classes), np.int64)
+        if self.rotations[split.name]:
+            turns = (draws.uniform(start, count, classes, "turns") * 4).astype(np.int64)
+
+        images = self._render(characters[rows, slots] * DRAWINGS + drawing, turns[rows, slots], draws, start)
+        targets = torch.from_numpy(self._targets(slots, draws, start))
+        label = torch.zeros(count, length, self.groups * self.count)
+        label[:, 1:] = one_hot(targets[:, :-1], self.count).flatten(2)
+        return Batch(
+            {"image": images, "label": label},
+            targets,
+            torch.ones(count, length),
+            extra={
+                "instance": torch.from_numpy(seen + 1),
+                "class": torch.from_numpy(slots),
+                "character": torch.from_numpy(characters[rows, slots]),
+            },
+        )
+
+    def _targets(self, slots: NDArray[np.int64], draws: Draws, start: int) -> NDArray[np.int64]:
+        """Labels, ``int64[B, T, groups]``. The order in which characters are picked is random already."""
+        if not self.strings:
+            return slots[..., None]
+        strings = draw_distinct(draws, start, len(slots), STRINGS, self.classes, "strings")
+        chosen = np.take_along_axis(strings, slots, 1)
+        return chosen[..., None] // LETTERS ** np.arange(LETTERS - 1, -1, -1) % LETTERS
+
+    def _render(self, index: NDArray[np.int64], turns: NDArray[np.int64], draws: Draws, start: int) -> Tensor:
+        """Images ``float[B, T, 1, size, size]``, turned and moved.
+
+        The drawings are kept at twice the size: where nothing is moved, each pixel is the mean of four.
+        """
+        count, length, size = *index.shape, self.image_size
+        wobble = np.zeros((3, count, length))
+        if self.jitter:
+            drawn = draws.uniform(start, count, 3 * length, "jitter").reshape(count, 3, length)
+            wobble = 2 * drawn.transpose(1, 0, 2) - 1
+        angle = torch.from_numpy(wobble[0] * TURN + turns * (math.pi / 2)).float().flatten()
+        # Coordinates run from -1 to 1: the picture is 2 wide.
+        shift = torch.from_numpy(wobble[1:] * 2 * SHIFT).float().flatten(1)
+        line = (torch.arange(size) + 0.5) * (2 / size) - 1
+        y, x = (axis.flatten() for axis in torch.meshgrid(line, line, indexing="ij"))
+        grid = torch.empty(count * length, size * size, 2)
+        cos, sin = angle.cos().unsqueeze(1), angle.sin().unsqueeze(1)
+        # Where a pixel of the small image lies in the drawing: move back, then turn back.
+        left, down = x - shift[0].unsqueeze(1), y - shift[1].unsqueeze(1)
+        torch.add(cos * left, sin * down, out=grid[..., 0])
+        torch.sub(cos * down, sin * left, out=grid[..., 1])
+        drawings = self._images[torch.from_numpy(index).flatten()].unsqueeze(1).float().mul_(1 / 255)
+        small = grid_sample(drawings, grid.unflatten(1, (size, size)), align_corners=False)
+        return small.unflatten(0, (count, length))
+
+    # ------------------------------------------------------------------ score
+
+    def score(self, logits: Tensor, batch: Batch) -> Score:
+        """Cross-entropy in nats, summed over steps and letters; accuracies, all letters right.
+
+        ``accuracy_2nd_instance_percent`` counts the steps at which a character comes for the second time
+        in its episode, and so on to the 10th; ``accuracy_percent`` counts all steps.
+        """
+        costs = cross_entropy(
+            logits.float().flatten(0, 2), batch.targets.flatten().to(logits.device), reduction="none"
+        )
+        costs = costs.view(batch.targets.shape).sum(-1)
+        loss = (costs * batch.scored).sum() / len(batch)
+        with torch.no_grad():
+            right = (logits.argmax(-1) == batch.targets).all(-1) * batch.scored
+            metrics = {"accuracy_percent": (100 * right.sum(), batch.scored.sum())}
+            for number, name in enumerate(INSTANCES, start=1):
+                here = (batch.extra["instance"] == number) * batch.scored
+                metrics[f"accuracy_{name}_instance_percent"] = (100 * (right * here).sum(), here.sum())
+        return Score(loss, metrics)
+
+    def pictures(self, logits: Tensor, batch: Batch) -> dict[str, Any]:
+        from mannlab.plots.strip import draw_strip
+
+        answers = logits[0].argmax(-1).cpu()
+        return {
+            "episode": draw_strip(
+                batch.inputs["image"][0, :, 0].float().cpu(),
+                [self._spell(label) for label in batch.targets[0].tolist()],
+                [self._spell(label) for label in answers.tolist()],
+                batch.extra["instance"][0].tolist(),
+            )
+        }
+
+    def _spell(self, label: list[int]) -> str:
+        return "".join("abcde"[letter] for letter in label) if self.strings else str(label[0] + 1)
+
+
+def draw_distinct(
+    draws: Draws, start: int, count: int, available: int, wanted: int, purpose: str
+) -> NDArray[np.int64]:
+    """``wanted`` different numbers in [0, available) for each sample, in random order."""
+    keys = draws.words(start, count, available, purpose)
+    smallest = np.argpartition(keys, wanted - 1, axis=1)[:, :wanted]
+    order = np.argsort(np.take_along_axis(keys, smallest, 1), axis=1)
+    return np.take_along_axis(smallest, order, 1)

@@ -1,0 +1,62 @@
+"""``list``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mannlab import registry
+from mannlab.__main__ import main
+from mannlab.cli import listing
+
+
+def test_every_component_and_option_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    page = capsys.readouterr().out
+    for kind in registry.ROOMS:
+        for name in registry.names(kind):
+            assert f"{kind}={name}" in page
+            for option in registry.options(registry.get(kind, name)):
+                assert f"      {option}" in page
+
+
+def test_one_group_with_types_defaults_and_meanings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "memory"]) == 0
+    page = capsys.readouterr().out
+    (line,) = (line for line in page.splitlines() if line.strip().startswith("slots"))
+    assert line.split()[:3] == ["slots", "int", "128"]
+    assert "rows of the memory" in line
+    assert "constant | learned | random" in page
+    assert "task=" not in page
+
+
+def test_any_other_group(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "optimizer"]) == 0
+    page = capsys.readouterr().out
+    assert "optimizer=adam  Adam" in page
+    assert "[0.9,0.999]" in page
+
+
+def test_plugins_say_where_they_come_from(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(root / "tests" / "plugin_example"))
+    assert main(["list", "memory", "plugins=[mannlab_ring]"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "memory=ring" in line)
+    assert line.endswith("(from mannlab_ring)")
+
+
+def test_an_unknown_group_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "memry"]) == 1
+    assert "Did you mean 'memory'?" in capsys.readouterr().err
+
+
+def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--help"]) == 0
+    assert "usage: mannlab list" in capsys.readouterr().out
+
+
+def test_values_are_spelt_as_typed() -> None:
+    spelt = [listing.spell(value) for value in (None, True, [1, 2], {"a": False}, 0.5, "x")]
+    assert spelt == ["null", "true", "[1,2]", "{a: false}", "0.5", "x"]

@@ -1,0 +1,46 @@
+"""Log lines in the terminal and in the file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mannlab.cli import logs
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[logging.Logger]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    root.addHandler(logging.FileHandler(tmp_path / "train.log"))
+    root.setLevel(logging.INFO)
+    logs.console()
+    yield logging.getLogger("mannlab.test")
+    logs.reset(handlers, level)
+    assert root.handlers == handlers
+
+
+def test_lines_are_bare_and_warnings_are_marked(
+    log: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log.info("step %d", 3)
+    log.warning("careful")
+    log.debug("unseen")
+    assert capsys.readouterr().out == "step 3\nwarning: careful\n"
+
+
+def test_asking_twice_does_not_write_twice(log: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.console()
+    log.info("once")
+    assert capsys.readouterr().out == "once\n"
+
+
+def test_errors_go_to_the_file_alone(
+    log: logging.Logger, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    logs.to_file("the whole trace")
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "train.log").read_text() == "the whole trace\n"

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import io
+
+import torch
+
+from mannlab.plots.stream import draw_stream, touched
+
+
+def test_every_row_and_every_head_has_a_panel_on_a_fixed_scale() -> None:
+    rows = {"input": torch.rand(7, 3), "output": torch.full((7, 3), torch.nan)}
+    weights = {"read weights": torch.rand(7, 2, 10), "write weights": torch.rand(7, 1, 10)}
+    figure = draw_stream(rows, weights)
+    assert [axis.get_ylabel() for axis in figure.axes] == [
+        "input",
+        "output",
+        "read\nweights 1",
+        "read\nweights 2",
+        "write\nweights",
+    ]
+    for axis in figure.axes:
+        (image,) = axis.images
+        assert image.get_clim() == (0, 1)
+        assert image.cmap.name == "gray_r"
+    shown = figure.axes[2].images[0].get_array()
+    assert torch.allclose(torch.as_tensor(shown.data), weights["read weights"][:, 0].T)
+
+
+def test_one_step_and_one_row_can_be_drawn() -> None:
+    figure = draw_stream({"input": torch.ones(1, 1)}, {})
+    figure.savefig(io.BytesIO(), format="png")
+    draw_stream({}, {"read weights": torch.ones(1, 1, 4)}).savefig(io.BytesIO(), format="png")
+
+
+def test_many_slots_are_cut_to_those_touched() -> None:
+    weights = torch.zeros(5, 1, 128)
+    weights[:, 0, 60:64] = 0.25
+    first, last = touched({"w": weights})
+    assert first <= 60
+    assert last >= 64
+    assert 16 <= last - first < 40
+    assert touched({"w": weights[..., :40]}) == (0, 40)
+    assert touched({"w": torch.zeros(5, 1, 128)})[0] == 0
+    assert touched({}) == (0, 0)

@@ -1,0 +1,342 @@
+"""Callbacks within whole, tiny runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import signal
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from mannlab.errors import MannlabError
+from mannlab.training import callbacks
+from mannlab.training.checkpoints import read_checkpoint
+from mannlab.training.run import train
+
+pytestmark = pytest.mark.usefixtures("silent")
+
+
+class Probe(Callback):
+    """Calls ``action(trainer, module)`` after a batch."""
+
+    action: Any = None
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
+        type(self).action(trainer, pl_module)
+
+
+@pytest.fixture
+def probe(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``probe(function)``: a callback node that calls it after each batch."""
+    monkeypatch.setattr(callbacks, "Probe", Probe, raising=False)
+
+    def make(function: Any) -> dict[str, Any]:
+        monkeypatch.setattr(Probe, "action", staticmethod(function))
+        return {"_target_": "mannlab.training.callbacks.Probe"}
+
+    return make
+
+
+def step_of(run: Path, kind: str) -> int:
+    return int(read_checkpoint(run / "checkpoints" / f"{kind}.ckpt")["global_step"])
+
+
+# ---------------------------------------------------------------------- checkpoints
+
+
+def test_best_follows_the_main_metric(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mannlab.training.module import MannModule
+
+    values = iter([5.0, 2.0, math.nan, 3.0])
+    report = MannModule._report
+
+    def scripted(self: MannModule) -> None:
+        report(self)
+        self.results[self.objective] = next(values)
+
+    monkeypatch.setattr(MannModule, "_report", scripted)
+    train(settings({"trainer.val_check_interval": 2, "trainer.max_steps": 8}), tmp_path / "run")
+    assert step_of(tmp_path / "run", "best") == 4
+    assert step_of(tmp_path / "run", "last") == 8
+
+
+def test_last_can_be_written_between_validations(tmp_path: Path, settings: Any, probe: Any) -> None:
+    seen = []
+
+    def look(trainer: Any, module: Any) -> None:
+        path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+        seen.append(step_of(tmp_path / "run", "last") if path.exists() else 0)
+
+    changes = {
+        "callbacks.checkpoints.every_n_steps": 2,
+        "trainer.val_check_interval": 50,
+        "callbacks.z": probe(look),
+    }
+    train(settings(changes), tmp_path / "run")
+    assert seen == [0, 0, 2, 2, 4, 4]
+
+
+# ---------------------------------------------------------------------- stopping
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_after_the_step_and_saves(
+    tmp_path: Path, settings: Any, probe: Any, number: int
+) -> None:
+    def send(trainer: Any, module: Any) -> None:
+        if trainer.global_step == 4:
+            os.kill(os.getpid(), number)
+
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    config = settings({"trainer.max_steps": 50, "test": True, "trainer.val_check_interval": 100})
+    config["callbacks"] = {"aa": probe(send), **config["callbacks"]}
+    summary = train(config, tmp_path / "run")
+    assert summary["status"] == "interrupted"
+    assert summary["steps"] in (4, 5)
+    assert step_of(tmp_path / "run", "last") == summary["steps"]
+    assert summary["metrics"] == {}
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_handlers_come_back_after_a_run_and_after_a_failure(
+    tmp_path: Path, settings: Any, probe: Any
+) -> None:
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    train(settings({"trainer.max_steps": 2}), tmp_path / "a")
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+    def fail(trainer: Any, module: Any) -> None:
+        raise RuntimeError("odd")
+
+    with pytest.raises(RuntimeError, match="odd"):
+        train(settings({"callbacks.z": probe(fail)}), tmp_path / "b")
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_second_signal_kills(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[Any] = []
+    monkeypatch.setattr(signal, "signal", lambda *args: done.append(args))
+    monkeypatch.setattr(os, "kill", lambda *args: done.append(args))
+    stop = callbacks.GracefulStop()
+    stop._handle(signal.SIGINT, None)
+    assert done == []
+    stop._handle(signal.SIGINT, None)
+    assert done == [(signal.SIGINT, signal.SIG_DFL), (os.getpid(), signal.SIGINT)]
+
+
+@pytest.mark.parametrize(("patience", "steps", "first"), [(1, 2, 8), (3, 6, 8)])
+def test_stops_when_solved(
+    tmp_path: Path, settings: Any, patience: int, steps: int, first: int, monkeypatch: Any
+) -> None:
+    solve(monkeypatch)
+    changes = {
+        "callbacks.stop_when_solved.patience": patience,
+        "trainer.val_check_interval": 2,
+        "trainer.max_steps": 20,
+    }
+    summary = train(settings(changes), tmp_path / "run")
+    assert (summary["status"], summary["steps"]) == ("solved", steps)
+    assert summary["sequences_until_solved"] == first
+    assert step_of(tmp_path / "run", "last") == steps
+
+
+def test_can_only_note_that_it_is_solved(
+    tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solve(monkeypatch)
+    summary = train(settings({"callbacks.stop_when_solved.enabled": False}), tmp_path / "run")
+    assert (summary["status"], summary["steps"], summary["sequences_until_solved"]) == ("completed", 6, 12)
+
+
+def solve(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from mannlab.registry import get
+
+    copy = get("task", "copy")
+    monkeypatch.setattr(copy, "objective", replace(copy.objective, solved=1e9))
+
+
+def test_unsolved_says_so(tmp_path: Path, settings: Any) -> None:
+    assert train(settings(), tmp_path / "run")["sequences_until_solved"] is None
+
+
+# ---------------------------------------------------------------------- guard
+
+
+def test_a_broken_parameter_is_named(tmp_path: Path, settings: Any, probe: Any) -> None:
+    def break_it(trainer: Any, module: Any) -> None:
+        if trainer.global_step == 4:
+            with torch.no_grad():
+                module.model.interface.weight[0, 0] = math.nan
+
+    with pytest.raises(MannlabError) as caught:
+        train(settings({"callbacks.z": probe(break_it)}), tmp_path / "run")
+    assert "step 5" in str(caught.value)
+    assert "parameter 'interface.weight'" in str(caught.value)
+    assert "Samples 16 to 19 of split 'train', seed 3" in str(caught.value)
+    assert step_of(tmp_path / "run", "last") == 3
+    assert "interface.weight" in json.loads((tmp_path / "run" / "summary.json").read_text())["error"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_broken_input_is_named(tmp_path: Path, settings: Any, monkeypatch: Any, value: float) -> None:
+    from mannlab.registry import get
+
+    copy = get("task", "copy")
+    plain = copy.batch
+
+    def broken(self: Any, split: Any, draws: Any, start: int, count: int) -> Any:
+        batch = plain(self, split, draws, start, count)
+        if split.name == "train" and start == 8:
+            batch.inputs["x"][1, 0, 0] = value
+        return batch
+
+    monkeypatch.setattr(copy, "batch", broken)
+    word = "NaN" if math.isnan(value) else "infinity"
+    with pytest.raises(MannlabError, match=f"input channel 'x' holds {word}") as caught:
+        train(settings({"trainer.val_check_interval": 100}), tmp_path / "run")
+    assert "amples 8 to 11" in str(caught.value)
+
+
+def test_the_first_module_and_time_step_are_named(
+    tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mannlab.memory.dense import DenseMemory
+
+    plain, calls = DenseMemory.forward, []
+
+    def broken(self: Any, interface: Any, state: Any) -> Any:
+        reads, state = plain(self, interface, state)
+        calls.append(1)
+        return (reads * math.nan if poisoned(len(calls)) else reads), state
+
+    steps: list[int] = []
+
+    def poisoned(call: int) -> bool:
+        # Every sequence's third step, however often the sequence is run.
+        return bool(steps) and (call - steps[0]) % length[0] == 2
+
+    length = [0]
+    monkeypatch.setattr(DenseMemory, "forward", broken)
+    from mannlab.training.module import MannModule
+
+    step = MannModule.training_step
+
+    def counted(self: Any, batch: Any, index: int) -> Any:
+        length[0] = batch.targets.shape[1]
+        steps[:] = [len(calls) + 1]
+        return step(self, batch, index)
+
+    monkeypatch.setattr(MannModule, "training_step", counted)
+    with pytest.raises(MannlabError, match="'memory' gives NaN at time step 2"):
+        train(settings({"trainer.max_steps": 1}), tmp_path / "run")
+
+
+def test_broken_weights_never_replace_a_checkpoint(tmp_path: Path, settings: Any, probe: Any) -> None:
+    def break_it(trainer: Any, module: Any) -> None:
+        if trainer.global_step == 6:
+            with torch.no_grad():
+                module.model.interface.weight[0, 0] = math.nan
+
+    with pytest.raises(MannlabError, match=r"interface\.weight"):
+        train(settings({"callbacks.z": probe(break_it)}), tmp_path / "run")
+    assert step_of(tmp_path / "run", "last") == 3
+
+
+# ---------------------------------------------------------------------- progress
+
+
+def test_a_log_file_gets_one_line_a_validation(tmp_path: Path, settings: Any, caplog: Any) -> None:
+    with caplog.at_level(logging.INFO, logger="mannlab.progress"):
+        train(settings(), tmp_path / "run")
+    lines = [record.getMessage() for record in caplog.records if record.name == "mannlab.progress"]
+    assert len(lines) == 2
+    assert lines[1].startswith("step 6/6  24 sequences  loss ")
+    assert "bit_errors_per_sequence" in lines[1]
+
+
+def test_a_terminal_gets_a_live_line(tmp_path: Path, settings: Any, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+    train(settings(), tmp_path / "run")
+    text = capsys.readouterr().out
+    assert "6/6" in text
+    assert "bit_errors_per_sequence" in text
+    assert "24 seq" in text
+
+
+# ---------------------------------------------------------------------- pictures and TensorBoard
+
+
+def pictured(settings: Any, **changes: Any) -> Any:
+    node = {"_target_": "mannlab.training.callbacks.Pictures", "min_seconds": 0}
+    return settings({"callbacks.pictures": node, **changes})
+
+
+def test_pictures_are_drawn_and_change_nothing(tmp_path: Path, settings: Any) -> None:
+    train(settings(), tmp_path / "plain")
+    train(pictured(settings, test=True), tmp_path / "run")
+    names = {path.name for path in (tmp_path / "run" / "pictures").iterdir()}
+    assert names == {f"{split}_stream.png" for split in ("val", "val_length_5", "test", "test_length_5")}
+    for path in (tmp_path / "run" / "pictures").iterdir():
+        width, height = struct.unpack(">II", path.read_bytes()[16:24])
+        assert width > 300
+        assert height > 200
+    plain, drawn = (
+        read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("plain", "run")
+    )
+    assert all(torch.equal(plain["state_dict"][key], drawn["state_dict"][key]) for key in plain["state_dict"])
+    assert torch.equal(plain["random"][0]["cpu"], drawn["random"][0]["cpu"])
+
+
+def test_without_memory_there_are_pictures_without_weights(tmp_path: Path, settings: Any) -> None:
+    config = pictured(settings)
+    config["memory"] = {"name": "none"}
+    train(config, tmp_path / "run")
+    assert (tmp_path / "run" / "pictures" / "val_stream.png").is_file()
+
+
+def test_tensorboard_gets_curves_options_and_pictures_in_one_file(tmp_path: Path, settings: Any) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = {"tb": {"_target_": "mannlab.training.loggers.TensorBoard"}}
+    summary = train(pictured(settings, logger=logger, test=True), tmp_path / "run")
+    files = list((tmp_path / "run").rglob("events*"))
+    assert len(files) == 1
+    assert files[0].parent == tmp_path / "run"
+    assert not (tmp_path / "run" / "hparams.yaml").exists()
+    events = EventAccumulator(str(files[0]))
+    events.Reload()
+    tags = events.Tags()
+    assert {
+        "train/loss_nats",
+        "train/sequences",
+        "val/bit_errors_per_sequence",
+        "train/learning_rate",
+    } <= set(tags["scalars"])
+    assert "epoch" not in tags["scalars"]
+    assert [event.step for event in events.Scalars("train/loss_nats")] == [2, 4, 6]
+    assert [event.value for event in events.Scalars("train/sequences")] == [8, 16, 24]
+    assert [event.step for event in events.Scalars("val/bit_errors_per_sequence")] == [3, 6]
+    assert "val/stream" in tags["images"]
+    final = events.Scalars("hparams/test/cost_bits_per_sequence")
+    assert math.isnan(final[0].value)
+    assert final[-1].value == pytest.approx(summary["metrics"]["test/cost_bits_per_sequence"])
+    assert any("hparams" in name for name in events.summary_metadata)
+
+
+def test_csv_logger_writes_a_table(tmp_path: Path, settings: Any) -> None:
+    train(settings({"logger": {"csv": {"_target_": "mannlab.training.loggers.Table"}}}), tmp_path / "run")
+    header, *rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert "train/loss_nats" in header
+    assert len(rows) >= 3

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from mannlab.errors import CheckpointError
+from mannlab.training.checkpoints import (
+    AtomicCheckpointIO,
+    WriteError,
+    check_same,
+    find_checkpoint,
+    load_weights,
+    read_checkpoint,
+    replace_file,
+    resolve,
+)
+
+GOOD = {"state_dict": {}, "hyper_parameters": {}}
+
+
+def put(path: Path, content: Any = GOOD) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, path)
+    return path
+
+
+def test_full_disk_leaves_the_old_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    before = path.read_bytes()
+
+    def full(content: Any, target: Any) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(WriteError, match="No space left") as caught:
+        AtomicCheckpointIO().save_checkpoint(GOOD, path)
+    assert str(path.parent) in str(caught.value)
+    assert "still holds" in caught.value.hint
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == ["last.ckpt"]
+
+
+def test_replace_file_makes_folders_and_leaves_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b.txt"
+    replace_file(target, lambda path: path.write_text("one"))
+    replace_file(target, lambda path: path.write_text("two"))
+    assert target.read_text() == "two"
+    assert os.listdir(target.parent) == ["b.txt"]
+
+
+class Payload:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> Any:
+        return (open, (str(self.target), "w"))
+
+
+def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path) -> None:
+    loot = tmp_path / "loot"
+    path = put(tmp_path / "evil.ckpt", {**GOOD, "extra": Payload(loot)})
+    with pytest.raises(CheckpointError, match="refused"):
+        read_checkpoint(path)
+    assert not loot.exists()
+
+
+def test_a_bare_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+    loot, path = tmp_path / "loot", tmp_path / "evil.ckpt"
+    path.write_bytes(pickle.dumps(Payload(loot)))
+    with pytest.raises(CheckpointError):
+        read_checkpoint(path)
+    assert not loot.exists()
+
+
+@pytest.mark.parametrize("kept", [0, 10, 200, 0.5, 0.9])
+def test_a_truncated_checkpoint_says_so(tmp_path: Path, kept: float) -> None:
+    path = put(tmp_path / "last.ckpt", {**GOOD, "state_dict": {"w": torch.randn(100)}})
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
+    with pytest.raises(CheckpointError, match=r"last\.ckpt"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}, torch.ones(2)])
+def test_something_else_is_not_a_checkpoint(tmp_path: Path, content: Any) -> None:
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        read_checkpoint(put(tmp_path / "x.ckpt", content))
+
+
+def test_a_missing_checkpoint_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        read_checkpoint(tmp_path / "x.ckpt")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        find_checkpoint(tmp_path / "none")
+    with pytest.raises(CheckpointError, match="first validation"):
+        find_checkpoint(tmp_path)
+
+
+def test_find_prefers_what_is_asked_and_falls_back(tmp_path: Path) -> None:
+    last = put(tmp_path / "checkpoints" / "last.ckpt")
+    assert find_checkpoint(tmp_path) == last
+    best = put(tmp_path / "checkpoints" / "best.ckpt")
+    assert find_checkpoint(tmp_path) == best
+    assert find_checkpoint(tmp_path, "last") == last
+    assert find_checkpoint(best, "last") == best
+    with pytest.raises(CheckpointError, match="best, last"):
+        find_checkpoint(tmp_path, "first")
+
+
+def test_last_is_the_newest_sibling(tmp_path: Path) -> None:
+    old = put(tmp_path / "a" / "checkpoints" / "last.ckpt")
+    new = put(tmp_path / "b" / "checkpoints" / "last.ckpt")
+    own = put(tmp_path / "c" / "checkpoints" / "last.ckpt")
+    os.utime(old, (1, 1))
+    os.utime(new, (2, 2))
+    assert resolve("last", own.parent.parent) == new
+    assert resolve(str(tmp_path / "a"), tmp_path / "c") == old
+    assert resolve(None, tmp_path / "c") is None
+    with pytest.raises(CheckpointError, match="no earlier run"):
+        resolve("last", tmp_path / "d" / "e")
+
+
+def test_other_configurations_are_named_by_key_and_value() -> None:
+    saved = {"memory": {"name": "dense", "slots": 8}, "task": {"name": "copy"}}
+    check_same(saved, {**saved, "optimizer": 1}, Path("x"), ("memory", "task"))
+    wanted = {"memory": {"name": "dense", "slots": 9, "width": 2}, "task": {"name": "copy"}}
+    with pytest.raises(CheckpointError) as caught:
+        check_same(saved, wanted, Path("x"), ("memory", "task"))
+    assert "memory.slots: 8 in the checkpoint, 9 here" in str(caught.value)
+    assert "memory.width: (not set) in the checkpoint, 2 here" in str(caught.value)
+    assert "task" not in caught.value.what
+
+
+def test_weights_must_fit() -> None:
+    checkpoint = {"state_dict": {f"model.{k}": v for k, v in nn.Linear(2, 3).state_dict().items()}}
+    load_weights(nn.Linear(2, 3), checkpoint, Path("x"))
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(nn.Linear(2, 4, bias=False), checkpoint, Path("x"))
+    assert "weight: [3, 2] in the checkpoint, [4, 2] in this configuration" in str(caught.value)
+    assert "bias: [3] in the checkpoint, missing in this configuration" in str(caught.value)

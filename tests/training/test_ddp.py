@@ -1,0 +1,82 @@
+"""Two processes on a CPU are one process of double batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mannlab.training.checkpoints import read_checkpoint
+from mannlab.training.run import train
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from mannlab.training.run import train
+train(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
+"""
+DDP = {"trainer.strategy": "ddp", "trainer.devices": 2, "test": True}
+
+
+def spawn(tmp_path: Path, root: Path, config: dict[str, Any], name: str) -> subprocess.CompletedProcess[str]:
+    """Run ``train`` in a script of its own, which Lightning starts again for the second rank."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / f"{name}.json").write_text(json.dumps(config))
+    command = [sys.executable, "script.py", f"{name}.json", str(tmp_path / name)]
+    path = {"PYTHONPATH": str(root)}
+    return subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, **path},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("silent")
+def test_two_ranks_equal_one_process_of_double_batch(tmp_path: Path, root: Path, settings: Any) -> None:
+    done = spawn(tmp_path, root, settings({**DDP, "batch_size": 2}), "two")
+    assert done.returncode == 0, done.stderr
+    one = train(settings({"test": True, "batch_size": 4}), tmp_path / "one")
+    two = json.loads((tmp_path / "two" / "summary.json").read_text())
+    assert two["sequences"] == one["sequences"]
+    assert two["metrics"].keys() == one["metrics"].keys()
+    for name, value in one["metrics"].items():
+        assert two["metrics"][name] == pytest.approx(value, rel=1e-5), name
+    ones, twos = (read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("one", "two"))
+    assert len(twos["random"]) == 2
+    for name, weight in ones["state_dict"].items():
+        torch.testing.assert_close(twos["state_dict"][name], weight, rtol=1e-5, atol=2e-6)
+    assert done.stdout.count("tensorboard --logdir") == 1
+
+
+@pytest.mark.slow
+def test_ranks_stop_together_and_resume_exactly(tmp_path: Path, root: Path, settings: Any) -> None:
+    for name, changes in {
+        "whole": {"trainer.max_steps": 8},
+        "first": {"trainer.max_steps": 4},
+        "second": {"trainer.max_steps": 8, "ckpt_path": str(tmp_path / "first")},
+    }.items():
+        done = spawn(tmp_path, root, settings({**DDP, "test": False, **changes}), name)
+        assert done.returncode == 0, done.stderr
+    whole, second = (read_checkpoint(tmp_path / n / "checkpoints" / "last.ckpt") for n in ("whole", "second"))
+    for name, weight in whole["state_dict"].items():
+        assert torch.equal(second["state_dict"][name], weight), name
+
+
+@pytest.mark.slow
+def test_a_failure_ends_every_rank(tmp_path: Path, root: Path, settings: Any) -> None:
+    done = spawn(tmp_path, root, settings({**DDP, "optimizer.lr": 1e30}), "bad")
+    assert done.returncode != 0
+    summary = json.loads((tmp_path / "bad" / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert "not finite" in summary["error"]

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from mannlab.errors import CheckpointError, ConfigError, MannlabError
+from mannlab.training.checkpoints import read_checkpoint
+from mannlab.training.run import evaluate, find_checkpoint, load, train
+
+pytestmark = pytest.mark.usefixtures("silent")
+
+
+def last(run: Path) -> dict[str, Any]:
+    return read_checkpoint(run / "checkpoints" / "last.ckpt")
+
+
+def same(one: Any, two: Any) -> bool:
+    """Equal to the last bit, through nested containers of tensors."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, two)
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(same(one[key], two[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(two) and all(same(a, b) for a, b in zip(one, two, strict=True))
+    return bool(one == two)
+
+
+def test_a_run_leaves_what_it_promises(tmp_path: Path, settings: Any) -> None:
+    summary = train(settings({"test": True}), tmp_path / "run")
+    assert summary["status"] == "completed"
+    assert (summary["steps"], summary["sequences"]) == (6, 24)
+    assert (summary["task"], summary["controller"], summary["memory"]) == ("copy", "lstm", "dense")
+    for split in ("val", "val_length_5", "test", "test_length_5"):
+        assert {f"{split}/bit_errors_per_sequence", f"{split}/loss_nats"} <= summary["metrics"].keys()
+    assert summary["objective"]["value"] == summary["metrics"]["test/cost_bits_per_sequence"]
+    kept = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert kept["metrics"] == summary["metrics"]
+    assert kept["config"]["seed"] == 3
+    left = {
+        str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()
+    }
+    assert left == {"summary.json", "config.yaml", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
+
+
+def test_the_seed_reproduces_a_run_bit_for_bit(tmp_path: Path, settings: Any) -> None:
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        train(settings({"seed": seed}), tmp_path / name)
+    a, b, c = (last(tmp_path / name)["state_dict"] for name in "abc")
+    assert same(a, b)
+    assert not same(a, c)
+
+
+@pytest.mark.parametrize("stop", [3, 4])
+@pytest.mark.parametrize("extra", [{}, {"trainer.accumulate_grad_batches": 2}])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    tmp_path: Path, settings: Any, stop: int, extra: Any
+) -> None:
+    def run(name: str, steps: int, more: dict[str, Any]) -> dict[str, Any]:
+        return train(settings({"trainer.max_steps": steps, **extra, **more}), tmp_path / name)
+
+    whole = run("whole", 8, {})
+    first = run("first", stop, {})
+    second = run("second", 8, {"ckpt_path": str(tmp_path / "first")})
+    assert first["sequences"] < second["sequences"] == whole["sequences"]
+    assert second["metrics"] == whole["metrics"]
+    assert second["resumed_from"] == str(tmp_path / "first" / "checkpoints" / "last.ckpt")
+    one, two = last(tmp_path / "whole"), last(tmp_path / "second")
+    for key in ("state_dict", "optimizer_states", "random", "global_step", "StreamData"):
+        assert same(one[key], two[key]), key
+    assert last(tmp_path / "first")["global_step"] == stop
+
+
+def test_a_resumed_run_draws_the_same_dropout(
+    tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mannlab.training import run as module
+
+    plain = module.assemble
+
+    def with_dropout(config: Any) -> Any:
+        model, task = plain(config)
+        model.head.register_forward_pre_hook(
+            lambda m, args: (nn.functional.dropout(args[0], 0.5, m.training),)
+        )
+        return model, task
+
+    monkeypatch.setattr(module, "assemble", with_dropout)
+    train(settings({"trainer.max_steps": 8}), tmp_path / "whole")
+    train(settings({"trainer.max_steps": 4}), tmp_path / "first")
+    train(settings({"trainer.max_steps": 8, "ckpt_path": str(tmp_path / "first")}), tmp_path / "second")
+    assert same(last(tmp_path / "whole")["state_dict"], last(tmp_path / "second")["state_dict"])
+
+
+def test_last_finds_the_sibling_and_keeps_its_best(tmp_path: Path, settings: Any) -> None:
+    train(settings(), tmp_path / "a")
+    summary = train(
+        settings({"ckpt_path": "last", "trainer.max_steps": 7, "trainer.val_check_interval": 100}),
+        tmp_path / "b",
+    )
+    assert summary["steps"] == 7
+    best = (read_checkpoint(tmp_path / name / "checkpoints" / "best.ckpt") for name in "ab")
+    assert same(*(each["state_dict"] for each in best))
+
+
+def test_resuming_something_else_is_refused(tmp_path: Path, settings: Any) -> None:
+    train(settings({"trainer.max_steps": 3}), tmp_path / "a")
+    with pytest.raises(CheckpointError, match=r"memory\.slots: 8 in the checkpoint, 9 here"):
+        train(settings({"ckpt_path": str(tmp_path / "a"), "memory.slots": 9}), tmp_path / "b")
+    kept = json.loads((tmp_path / "b" / "summary.json").read_text())
+    assert kept["status"] == "failed"
+    assert "memory.slots" in kept["error"]
+
+
+def test_evaluate_repeats_the_run_s_test(tmp_path: Path, settings: Any) -> None:
+    config = settings({"test": True})
+    summary = train(config, tmp_path / "run")
+    found = evaluate(config, tmp_path / "run", tmp_path / "eval.json")
+    tested = {key: value for key, value in summary["metrics"].items() if key.startswith("test")}
+    assert found["metrics"] == tested
+    assert json.loads((tmp_path / "eval.json").read_text())["metrics"] == tested
+    longer = evaluate(settings({"task.lengths": [4]}), tmp_path / "run")
+    assert "test_length_4/bit_errors_per_sequence" in longer["metrics"]
+
+
+def test_evaluate_refuses_weights_that_do_not_fit(tmp_path: Path, settings: Any) -> None:
+    train(settings({"trainer.max_steps": 3}), tmp_path / "run")
+    with pytest.raises(CheckpointError, match="controller"):
+        evaluate(settings({"controller.hidden": 13}), tmp_path / "run")
+
+
+def test_load_gives_the_best_weights_in_evaluation_mode(tmp_path: Path, settings: Any) -> None:
+    train(settings(), tmp_path / "run")
+    loaded = load(tmp_path / "run")
+    assert not loaded.model.training
+    assert loaded.config["seed"] == 3
+    assert loaded.task.objective.metric == "cost_bits_per_sequence"
+    saved = read_checkpoint(find_checkpoint(tmp_path / "run"))["state_dict"]
+    assert same({f"model.{key}": value for key, value in loaded.model.state_dict().items()}, saved)
+
+
+def test_no_memory_and_no_callbacks_run_too(tmp_path: Path, settings: Any) -> None:
+    summary = train(settings({"memory": {"name": "none"}, "callbacks": {}, "test": True}), tmp_path / "run")
+    assert summary["metrics"]["test/loss_nats"] > 0
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_precisions(tmp_path: Path, settings: Any, precision: str) -> None:
+    summary = train(settings({"trainer.precision": precision, "memory": {"name": "none"}}), tmp_path / "run")
+    assert summary["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "T_max": 6},
+        {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau", "patience": 0, "threshold": 1e9},
+    ],
+)
+def test_schedulers_change_the_rate_by_steps(tmp_path: Path, settings: Any, scheduler: Any) -> None:
+    train(settings({"scheduler": scheduler}), tmp_path / "run")
+    assert last(tmp_path / "run")["optimizer_states"][0]["param_groups"][0]["lr"] < 9e-4
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("batch_size", 0, "batch_size"),
+        ("workers", -1, "workers"),
+        ("seed", "x", "seed"),
+        ("threads", 0, "threads"),
+        ("trainer.accelerator", "abacus", "trainer"),
+        ("trainer.nonsense", 1, "nonsense"),
+        ("trainer.limit_train_batches", 3, r"trainer\.limit_train_batches"),
+        ("optimizer._target_", "torch.optim.Nope", r"optimizer\._target_"),
+        ("ckpt_path", "last", "no earlier run"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, settings: Any, key: str, value: Any, message: str) -> None:
+    with pytest.raises(MannlabError, match=message):
+        train(settings({key: value}), tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, settings: Any) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises((MannlabError, OSError), match="file"):
+        train(settings(), tmp_path / "file" / "run")
+
+
+def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(
+    tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, calls = torch.save, []
+
+    def full(content: Any, target: Any) -> None:
+        calls.append(target)
+        if len(calls) > 1:
+            Path(target).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        save(content, target)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(MannlabError, match="No space left"):
+        train(settings(), tmp_path / "run")
+    assert last(tmp_path / "run")["global_step"] == 3
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+
+
+def test_config_errors_are_config_errors(tmp_path: Path, settings: Any) -> None:
+    with pytest.raises(ConfigError, match="memory"):
+        train(settings({"memory": {"name": "dens"}}), tmp_path / "run")

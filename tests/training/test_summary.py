@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from mannlab.registry import build
+from mannlab.training.checkpoints import WriteError
+from mannlab.training.summary import plain, print_results, results_table, versions, write_json
+
+
+def test_json_is_valid_whatever_the_numbers(tmp_path: Path) -> None:
+    content = {"a": math.nan, "b": [math.inf, 1.5], "c": torch.tensor(2), "d": Path("x"), "e": (True, None)}
+    write_json(tmp_path / "s.json", content)
+    assert json.loads((tmp_path / "s.json").read_text()) == {
+        "a": None,
+        "b": [None, 1.5],
+        "c": 2,
+        "d": "x",
+        "e": [True, None],
+    }
+
+
+def test_an_unwritable_folder_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match="Cannot write"):
+        write_json(tmp_path / "file" / "s.json", {})
+
+
+def test_plain_keeps_text_and_booleans() -> None:
+    assert plain({"x": True, 1: "y"}) == {"x": True, "1": "y"}
+
+
+def test_table_has_a_row_a_split_and_the_main_metric_first() -> None:
+    task = build("task", "copy", lengths=[30])
+    metrics = {
+        "test/loss_nats": 1.0,
+        "test/bit_errors_per_sequence": 0.25,
+        "test_length_30/loss_nats": 2.0,
+        "test_length_30/bit_errors_per_sequence": 0.5,
+    }
+    table = results_table(task, metrics)
+    assert table is not None
+    assert [str(column.header) for column in table.columns] == [
+        "test",
+        "bit errors per sequence",
+        "loss nats",
+    ]
+    out = io.StringIO()
+    summary = {"metrics": metrics, "status": "solved", "steps": 5, "sequences": 80, "wall_seconds": 1.0}
+    print_results(
+        task,
+        summary | {"sequences_until_solved": 64},
+        Path("/x/outputs/copy/run"),
+        Console(file=out, width=120),
+    )
+    text = out.getvalue()
+    assert "length 30" in text
+    assert "0.25" in text
+    assert "tensorboard --logdir /x/outputs\n" in text
+    assert "solved at 64" in text
+
+
+def test_nothing_measured_gives_no_table() -> None:
+    assert results_table(build("task", "copy"), {}) is None
+
+
+def test_versions_name_what_matters() -> None:
+    assert {"python", "mannlab", "torch", "lightning"} <= set(versions())
