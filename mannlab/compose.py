@@ -25,6 +25,13 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else here.parent / "conf"
 
 
+def hydra_base() -> dict[str, str]:
+    """The ``version_base`` argument: Hydra 1.3 warns without it, Hydra 1.4 with it."""
+    import hydra
+
+    return {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+
+
 # ---------------------------------------------------------------------- plugins
 
 

@@ -43,7 +43,7 @@ class AssociativeRecall(Task):
         min_items: int = 2,
         max_items: int = 6,
         items: list[int] | None = None,
-        bucket: int = 16,
+        bucket: int = 4,
         val_sequences: int = 640,
         test_sequences: int = 640,
     ) -> None:

@@ -40,7 +40,7 @@ class Copy(Task):
         min_length: int = 1,
         max_length: int = 20,
         lengths: list[int] | None = None,
-        bucket: int = 16,
+        bucket: int = 4,
         val_sequences: int = 640,
         test_sequences: int = 640,
     ) -> None:

@@ -1,4 +1,4 @@
-"""Omniglot, an image at a time: name characters never seen before, after one example (Santoro et al. 2016)."""
+"""Omniglot, an image at a time: name new characters after one example of each (Santoro et al. 2016)."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ class Omniglot(Task):
         self.prepare()
         assert self._found is not None
         assert self._drawings is not None
-        counts = {f"{name}_characters": len(chosen) for name, chosen in self._characters.items()}
+        counts = {f"{name}_classes": len(chosen) for name, chosen in self._characters.items()}
         return {
             "source": self._found.name,
             "root": None if self._found.folder is None else str(self._found.folder),
@@ -264,7 +264,7 @@ class Omniglot(Task):
         in its episode, and so on to the 10th; ``accuracy_percent`` counts all steps.
         """
         costs = cross_entropy(
-            logits.float().flatten(0, 2), batch.targets.flatten().to(logits.device), reduction="none"
+            logits.float().flatten(0, 2), batch.targets.flatten(), reduction="none"
         )
         costs = costs.view(batch.targets.shape).sum(-1)
         loss = (costs * batch.scored).sum() / len(batch)

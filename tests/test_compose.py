@@ -114,7 +114,7 @@ def test_labels_come_from_the_task() -> None:
     assert compose.label({"name": "copy"}) == "copy"
     with pytest.raises(ConfigError, match="copi"):
         compose.label({"name": "copi"})
-    with pytest.raises(ConfigError, match="task.name"):
+    with pytest.raises(ConfigError, match=r"task\.name"):
         compose.label({})
 
 

@@ -24,7 +24,7 @@ def name(path: Path) -> str:
 def composed(*overrides: str) -> dict[str, Any]:
     """What the program would hand to the training room."""
     compose.register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **compose.hydra_base()):
         config = hydra_compose("config", overrides=list(overrides))
     return compose.plain(config)
 
@@ -72,6 +72,8 @@ def test_every_yaml_composes(path: Path) -> None:
     assert config["controller"]["name"]
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "recipe" and p.stem != "none"], ids=name)
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p.parent.name == "recipe" and p.stem != "none"], ids=name
+)
 def test_recipes_belong_to_tasks(path: Path) -> None:
     assert path.stem in {p.stem for p in COMPONENTS if p.parent.name == "task"}

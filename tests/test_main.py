@@ -27,7 +27,9 @@ def test_commands_are_told_apart() -> None:
     assert program.choose(["-sc", "query=bash"])[0] == "mannlab.cli.complete"
 
 
-@pytest.mark.parametrize(("raised", "code"), [(KeyboardInterrupt, 130), (RuntimeError, 1), (BrokenPipeError, 1)])
+@pytest.mark.parametrize(
+    ("raised", "code"), [(KeyboardInterrupt, 130), (RuntimeError, 1), (BrokenPipeError, 1)]
+)
 def test_exit_codes(
     monkeypatch: pytest.MonkeyPatch, raised: type[BaseException], code: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -46,7 +48,12 @@ def test_the_public_names_are_there() -> None:
     from mannlab.registry import build, register
     from mannlab.training.run import load
 
-    assert (mannlab.build, mannlab.register, mannlab.load, mannlab.assemble) == (build, register, load, assemble)
+    assert (mannlab.build, mannlab.register, mannlab.load, mannlab.assemble) == (
+        build,
+        register,
+        load,
+        assemble,
+    )
     assert set(mannlab.__all__) <= set(dir(mannlab))
     with pytest.raises(AttributeError, match="nothing"):
         mannlab.nothing  # noqa: B018

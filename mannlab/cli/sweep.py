@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -177,7 +178,8 @@ def clean(environment: Mapping[str, str]) -> dict[str, str]:
 
 def command(overrides: Sequence[str], folder: Path, flags: Sequence[str] = ()) -> list[str]:
     """The command of a job."""
-    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    # Hydra's grammar: only quotes, and backslashes that stand before one, are escaped.
+    quoted = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), str(folder))
     return [sys.executable, "-m", "mannlab", *flags, *overrides, f"hydra.run.dir='{quoted}'"]
 
 
@@ -187,11 +189,12 @@ def pass_on(process: subprocess.Popen[bytes]) -> list[str]:
 
     def read() -> None:
         assert process.stderr is not None
-        for raw in process.stderr:
-            text = raw.decode(errors="replace")
-            sys.stderr.write(text)
-            sys.stderr.flush()
-            tail.append(text.rstrip("\n"))
+        with process.stderr as stream:
+            for raw in stream:
+                text = raw.decode(errors="replace")
+                sys.stderr.write(text)
+                sys.stderr.flush()
+                tail.append(text.rstrip("\n"))
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()

@@ -140,9 +140,8 @@ def start_hydra(arguments: list[str], outcome: Outcome) -> None:
         with errors.users_environment():
             return run_job(config, outcome)
 
-    # Hydra 1.4 deprecates the argument, Hydra 1.3 warns without it.
-    base: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
-    program = hydra.main(config_path=str(compose.conf_dir()), config_name="config", **base)(job)
+    where = {"config_path": str(compose.conf_dir()), "config_name": "config"}
+    program = hydra.main(**where, **compose.hydra_base())(job)
     before, level = sys.argv, logging.getLogger().level
     handlers = list(logging.getLogger().handlers)
     # Lightning's processes for further devices are started with these arguments, too.

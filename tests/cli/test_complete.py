@@ -37,8 +37,8 @@ def test_choices_of_plugins(
     complete: Callable[[str], set[str]], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(root / "tests" / "plugin_example"))
-    assert "memory=ring" in complete("mannlab plugins=[mannlab_ring] memory=")
     assert "memory=ring" not in complete("mannlab memory=")
+    assert "memory=ring" in complete("mannlab plugins=[mannlab_ring] memory=")
 
 
 def test_our_own_commands(complete: Callable[[str], set[str]], tmp_path: Path) -> None:

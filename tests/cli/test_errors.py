@@ -23,13 +23,9 @@ def test_our_own_errors_are_told_as_they_are() -> None:
 
 
 def test_an_error_of_ours_is_found_behind_others() -> None:
-    try:
-        try:
-            raise ConfigError("seed: no.", "A number.")
-        except ConfigError as error:
-            raise RuntimeError("while doing something") from error
-    except RuntimeError as error:
-        assert errors.explain(error) == ("seed: no.", "A number.")
+    error = RuntimeError("while doing something")
+    error.__cause__ = ConfigError("seed: no.", "A number.")
+    assert errors.explain(error) == ("seed: no.", "A number.")
 
 
 def test_unforeseen_errors_say_where() -> None:
@@ -53,7 +49,9 @@ def test_a_full_gpu_has_its_own_hint() -> None:
     assert "batch_size" in errors.explain(kind("CUDA out of memory"))[1]
 
 
-@pytest.mark.parametrize(("number", "words"), [(28, "disk is full"), (13, "Cannot write"), (30, "Cannot write")])
+@pytest.mark.parametrize(
+    ("number", "words"), [(28, "disk is full"), (13, "Cannot write"), (30, "Cannot write")]
+)
 def test_files_that_cannot_be_written(number: int, words: str) -> None:
     what, hint = errors.explain(OSError(number, "no", "somewhere"))
     assert words in what

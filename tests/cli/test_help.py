@@ -9,7 +9,9 @@ import pytest
 from mannlab.__main__ import main
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"], ["task=copy", "--help"], ["train", "-h"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-h"], ["help"], ["task=copy", "--help"], ["train", "-h"]]
+)
 def test_every_choice_is_on_the_page(
     arguments: list[str], root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,7 +98,9 @@ def test_failed_jobs_do_not_end_the_others(
 
 def test_hydras_options_and_flags_reach_the_jobs(children: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
-    folder = children("seed=1", "hydra.verbose=true", "hydra.sweep.dir=outputs/sweeps/x", "--config-dir", "more")
+    folder = children(
+        "seed=1", "hydra.verbose=true", "hydra.sweep.dir=outputs/sweeps/x", "--config-dir", "more"
+    )
     (found,) = summaries(folder).values()
     assert found["given"] == ["--config-dir", str(tmp_path / "more"), "seed=1", "hydra.verbose=true"]
 

@@ -1,0 +1,101 @@
+"""Every controller: stepping equals running in parallel, padding is held, bad sizes name the key."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mannlab import registry
+from mannlab.errors import ConfigError
+
+TINY = {
+    "lstm": {"hidden": 6, "layers": 2},
+    "gru": {"hidden": 6, "layers": 2},
+    "feedforward": {"hidden": 6, "layers": 2, "activation": "gelu"},
+    "transformer": {"width": 8, "layers": 2, "heads": 2, "feedforward": 12},
+}
+
+
+def make(name: str):
+    torch.manual_seed(0)
+    controller = registry.build("controller", name, 3, **TINY[name]).double()
+    for parameter in controller.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return controller
+
+
+def stepped(controller, x, state, valid=None):
+    outputs = []
+    for t in range(x.shape[1]):
+        h, state = controller.step(x[:, t], state, None if valid is None else valid[:, t])
+        outputs.append(h)
+    return torch.stack(outputs, 1), state
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_steps_and_sequence_agree(name):
+    controller, x = make(name), torch.randn(3, 7, 3, dtype=torch.float64)
+    one, _ = stepped(controller, x, controller.init_state(3))
+    all_at_once, _ = controller.sequence(x, controller.init_state(3))
+    torch.testing.assert_close(one, all_at_once, atol=1e-10, rtol=1e-8)
+    single = controller.float()
+    torch.testing.assert_close(
+        stepped(single, x.float(), single.init_state(3))[0],
+        single.sequence(x.float(), single.init_state(3))[0],
+        atol=1e-5,
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("parallel", [True, False])
+def test_padding_is_held_and_the_stream_goes_on(name, parallel):
+    controller = make(name)
+    x = torch.randn(2, 5, 3, dtype=torch.float64)
+    more = torch.randn(2, 3, 3, dtype=torch.float64)
+    valid = torch.tensor([[1.0, 1, 0, 0, 0], [1, 1, 1, 1, 1]], dtype=torch.float64)
+    run = controller.sequence if parallel else lambda *a: stepped(controller, *a)
+    first, state = run(x, controller.init_state(2), valid)
+    after, _ = run(more, state, None)
+    short = torch.cat([x[:1, :2], more[:1]], 1)
+    expected, _ = controller.sequence(short, controller.init_state(1))
+    torch.testing.assert_close(first[:1, :2], expected[:, :2])
+    torch.testing.assert_close(after[:1], expected[:, 2:])
+    assert torch.isfinite(first).all()
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_later_inputs_change_no_earlier_output(name):
+    controller, x = make(name), torch.randn(1, 6, 3, dtype=torch.float64)
+    before, _ = controller.sequence(x, controller.init_state(1))
+    changed = x.clone()
+    changed[:, 4:] += 5
+    after, _ = controller.sequence(changed, controller.init_state(1))
+    torch.testing.assert_close(before[:, :4], after[:, :4])
+    assert not torch.allclose(before[:, 4:], after[:, 4:])
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_the_first_state_is_learned(name):
+    controller = make(name)
+    h, _ = controller.sequence(torch.randn(2, 3, 3, dtype=torch.float64), controller.init_state(2))
+    h.sum().backward()
+    assert controller.first_h.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "named"),
+    [
+        ("lstm", {"hidden": 0}, "controller.hidden"),
+        ("gru", {"layers": 0}, "controller.layers"),
+        ("feedforward", {"hidden": -1}, "controller.hidden"),
+        ("feedforward", {"activation": "sin"}, "controller.activation"),
+        ("transformer", {"width": 10, "heads": 4}, "controller.width"),
+        ("transformer", {"dropout": 1.0}, "controller.dropout"),
+        ("lstm", {"hidden": "many"}, "controller.hidden"),
+        ("lstm", {"hiden": 3}, "controller.hiden"),
+    ],
+)
+def test_impossible_options_name_the_key(name, options, named):
+    with pytest.raises(ConfigError, match=named):
+        registry.build("controller", name, 3, **options)
