@@ -240,13 +240,13 @@ class Omniglot(Task):
         if self.jitter:
             drawn = draws.uniform(start, count, 3 * length, "jitter").reshape(count, 3, length)
             wobble = 2 * drawn.transpose(1, 0, 2) - 1
-        angle = torch.from_numpy(wobble[0] * TURN + turns * (math.pi / 2)).float().flatten()
+        angle = torch.from_numpy(wobble[0] * TURN + turns * (math.pi / 2)).flatten()
         # Coordinates run from -1 to 1: the picture is 2 wide.
         shift = torch.from_numpy(wobble[1:] * 2 * SHIFT).float().flatten(1)
         line = (torch.arange(size) + 0.5) * (2 / size) - 1
         y, x = (axis.flatten() for axis in torch.meshgrid(line, line, indexing="ij"))
         grid = torch.empty(count * length, size * size, 2)
-        cos, sin = angle.cos().unsqueeze(1), angle.sin().unsqueeze(1)
+        cos, sin = angle.cos().float().unsqueeze(1), angle.sin().float().unsqueeze(1)
         # Where a pixel of the small image lies in the drawing: move back, then turn back.
         left, down = x - shift[0].unsqueeze(1), y - shift[1].unsqueeze(1)
         torch.add(cos * left, sin * down, out=grid[..., 0])
@@ -263,9 +263,7 @@ class Omniglot(Task):
         ``accuracy_2nd_instance_percent`` counts the steps at which a character comes for the second time
         in its episode, and so on to the 10th; ``accuracy_percent`` counts all steps.
         """
-        costs = cross_entropy(
-            logits.float().flatten(0, 2), batch.targets.flatten(), reduction="none"
-        )
+        costs = cross_entropy(logits.float().flatten(0, 2), batch.targets.flatten(), reduction="none")
         costs = costs.view(batch.targets.shape).sum(-1)
         loss = (costs * batch.scored).sum() / len(batch)
         with torch.no_grad():

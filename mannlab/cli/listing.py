@@ -22,7 +22,9 @@ def main(arguments: list[str]) -> int:
     registry.load_plugins(compose.named_plugins(arguments))
     folders = compose.yaml_folders(arguments)
     known = yamls.groups(folders)
-    wanted = [word for word in arguments if "=" not in word and not word.startswith("-")]
+    flag = [index for index, word in enumerate(arguments) if word in ("--config-dir", "-cd")]
+    rest = [word for index, word in enumerate(arguments) if index - 1 not in flag]
+    wanted = [word for word in rest if "=" not in word and not word.startswith("-")]
     for word in wanted:
         if word not in known:
             raise ConfigError(f"There is no group '{word}'.", choices(word, known, "groups"))
@@ -69,16 +71,18 @@ def options_of(choice: yamls.Choice) -> list[tuple[str, str, str, str]]:
     """Name, type, default and meaning of each option."""
     meaning = yamls.comments(choice.path) if choice.path else {}
     given = yamls.values(choice.path) if choice.path else {}
-    if choice.group in registry.ROOMS:
-        options = registry.options(registry.get(choice.group, choice.name))
+    # A yaml may give a component other defaults, under another name.
+    name = str(given.get("name", choice.name))
+    if choice.group in registry.ROOMS and name in registry.names(choice.group):
+        options = registry.options(registry.get(choice.group, name))
         return [
             (
-                name,
+                key,
                 registry.spell(option.annotation),
-                "(required)" if option.required else spell(given.get(name, option.default)),
-                meaning.get(name, ""),
+                spell(given.get(key, "(required)" if option.required else option.default)),
+                meaning.get(key, ""),
             )
-            for name, option in options.items()
+            for key, option in options.items()
         ]
     return [
         (key, "", spell(value), meaning.get(key, "")) for key, value in given.items() if key != "defaults"

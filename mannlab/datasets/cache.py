@@ -43,7 +43,7 @@ def cached(name: str, build: Callable[[], Arrays]) -> Arrays:
     path = cache_folder() / f"{name}.npz"
     if path.exists():
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 return {key: stored[key] for key in stored.files}
         except Exception as error:
             # Whatever a damaged file makes zipfile or numpy raise, the answer is the same.

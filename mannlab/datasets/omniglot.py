@@ -27,7 +27,7 @@ CHARACTERS = {BACKGROUND: 964, EVALUATION: 659}
 FOLDERS = ("", "omniglot", "omniglot-py")
 TIMEOUT = 5.0  # seconds that a server may be silent
 VERSION = 1  # of the cached drawings
-MEND = "Get it again from https://github.com/brendenlake/omniglot (folder python/); in the cache, just delete it."
+MEND = "Get it again from https://github.com/brendenlake/omniglot (folder python/); in the cache, delete it."
 
 Files = dict[str, bytes]  # the drawings of one part: "alphabet/character/drawing.png" to its bytes
 

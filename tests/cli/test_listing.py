@@ -47,6 +47,16 @@ def test_plugins_say_where_they_come_from(
     assert line.endswith("(from mannlab_ring)")
 
 
+def test_a_yaml_of_another_name_shows_its_own_defaults(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "big.yaml").write_text("# Many slots\nname: dense\nslots: 1000\n")
+    assert main(["list", "memory", "--config-dir", str(tmp_path)]) == 0
+    page = capsys.readouterr().out.partition("memory=big")[2].partition("memory=")[0]
+    assert page.split()[:5] == ["Many", "slots", "slots", "int", "1000"]
+
+
 def test_an_unknown_group_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "memry"]) == 1
     assert "Did you mean 'memory'?" in capsys.readouterr().err

@@ -23,9 +23,9 @@ def test_shape_and_range(drawings):
     assert drawings.images.shape == (count, 20, 40, 40)
     assert drawings.images.dtype == np.uint8
     ink = (drawings.images > 127).mean((2, 3))
-    assert 0.02 < ink.min()
+    assert ink.min() > 0.02
     assert ink.max() < 0.4
-    assert drawings.images[:, :, 0].max() < 128, "the border is paper"
+    assert drawings.images[:, :, [0, -1]].mean() < 1, "the border is paper"
 
 
 def test_look_alikes_count_once_and_training_keeps_its_own(drawings):
