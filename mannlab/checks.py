@@ -47,7 +47,7 @@ def check_memory(memory: str | type, **settings: Any) -> None:
 
 
 def check_controller(controller: str | type, **settings: Any) -> None:
-    """Hold a controller (a registered name or a class) to the contract of ``mannlab.contracts.Controller``."""
+    """Hold a controller (a registered name or a class) to ``mannlab.contracts.Controller``."""
     module = _make("controller", controller, settings, INPUT)
     assert isinstance(module, Controller), "a controller must subclass mannlab.contracts.Controller"
     assert isinstance(getattr(module, "output_size", None), int), "set self.output_size to an int in __init__"
@@ -92,7 +92,9 @@ def _make(kind: str, what: str | type, settings: dict[str, Any], *context: Any) 
         made = what(*context, **settings)
     allowed = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
     extra = [p.name for p in inspect.signature(type(made)).parameters.values() if p.kind not in allowed]
-    assert len(extra) <= len(context), f"options must be keyword-only (put * before them): {extra[len(context) :]}"
+    assert len(extra) <= len(context), (
+        f"options must be keyword-only (put * before them): {extra[len(context) :]}"
+    )
     return made.double() if isinstance(made, nn.Module) else made
 
 
@@ -226,7 +228,9 @@ def _check_split(task: Task, split: Split) -> None:
     (grad,) = torch.autograd.grad(score.loss, logits)
     unscored = grad.flatten(2).abs().sum(-1) * (1 - whole.scored)
     assert unscored.sum() == 0, "the loss must not depend on steps that are not scored"
-    assert task.objective.metric in score.metrics, f"score() must give the objective '{task.objective.metric}'"
+    assert task.objective.metric in score.metrics, (
+        f"score() must give the objective '{task.objective.metric}'"
+    )
     assert task.objective.watched in score.metrics, f"score() must give '{task.objective.watched}'"
     assert task.objective.mode in ("min", "max"), "objective.mode must be 'min' or 'max'"
     halves = [
@@ -246,7 +250,9 @@ def _check_shapes(task: Task, batch: Batch) -> None:
             Token: lambda c: (),
             Image: lambda c: (c.channels, c.height, c.width),
         }[type(channel)](channel)
-        assert tensor.shape == (size, steps, *tail), f"channel '{name}' must be [B, T, {tail}]: {tuple(tensor.shape)}"
+        assert tensor.shape == (size, steps, *tail), (
+            f"channel '{name}' must be [B, T, {tail}]: {tuple(tensor.shape)}"
+        )
         whole_numbers = tensor.dtype == torch.int64
         assert whole_numbers == isinstance(channel, Token), f"channel '{name}' has dtype {tensor.dtype}"
     target = task.spec.target

@@ -105,7 +105,7 @@ class Batch:
 
     def apply(self, function: Any) -> Batch:
         """The same batch with ``function`` applied to every tensor."""
-        changed = {}
+        changed: dict[str, Any] = {}
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, dict):
@@ -171,9 +171,7 @@ class Memory(nn.Module, ABC, Generic[State]):
         reads, new = self.forward(interface, state)
         return reads, new if valid is None else hold(valid, new, old)
 
-    def sequence(
-        self, interface: Tensor, state: State, valid: Tensor | None = None
-    ) -> tuple[Tensor, State]:
+    def sequence(self, interface: Tensor, state: State, valid: Tensor | None = None) -> tuple[Tensor, State]:
         """Many steps: ``interface[B, T, I]`` to ``reads[B, T, read_size]`` and the last state."""
         reads = []
         for t in range(interface.shape[1]):

@@ -141,7 +141,7 @@ def get(kind: str, name: str) -> type:
 
 def options(cls: type) -> dict[str, Option]:
     """The options of a component: the keyword-only parameters of its class."""
-    hints = get_type_hints(cls.__init__)
+    hints = get_type_hints(cls.__init__)  # type: ignore[misc]
     parameters = inspect.signature(cls).parameters.values()
     return {
         p.name: Option(p.name, hints.get(p.name, Any), p.default)
@@ -171,12 +171,16 @@ def build(kind: str, name: str, *context: Any, **settings: Any) -> Any:
     known = options(cls)
     for key in settings:
         if key not in known:
-            raise ConfigError(f"{kind}.{key}: {kind} '{name}' has no such option.", choices(key, known, "options"))
+            raise ConfigError(
+                f"{kind}.{key}: {kind} '{name}' has no such option.", choices(key, known, "options")
+            )
     for key, option in known.items():
         if key in settings:
             settings[key] = conform(settings[key], option.annotation, f"{kind}.{key}")
         elif option.required:
-            raise ConfigError(f"{kind}.{key}: {kind} '{name}' needs this option.", f"type: {spell(option.annotation)}")
+            raise ConfigError(
+                f"{kind}.{key}: {kind} '{name}' needs this option.", f"type: {spell(option.annotation)}"
+            )
     return cls(*context, **settings)
 
 
@@ -185,7 +189,9 @@ def build_from(kind: str, config: Mapping[str, Any], *context: Any) -> Any:
     settings = dict(config)
     name = settings.pop("name", None)
     if not isinstance(name, str):
-        raise ConfigError(f"{kind}.name: missing.", f"Choose one, such as {kind}={(names(kind) or ['...'])[0]}.")
+        raise ConfigError(
+            f"{kind}.name: missing.", f"Choose one, such as {kind}={(names(kind) or ['...'])[0]}."
+        )
     return build(kind, name, *context, **settings)
 
 

@@ -59,7 +59,9 @@ class AssociativeRecall(Task):
             require(value >= 1, f"task.{key}: {value} is not allowed.", "It must be at least 1.")
         for key, value in {"min_items": min_items, "items": min([2, *self.items])}.items():
             require(
-                value >= 2, f"task.{key}: {value} is not allowed.", "At least 2: an item and the one after it."
+                value >= 2,
+                f"task.{key}: {value} is not allowed.",
+                "At least 2: an item and the one after it.",
             )
         require(
             max_items >= min_items,

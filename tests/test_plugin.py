@@ -81,7 +81,7 @@ def test_a_run_of_a_plugin_can_be_evaluated(
     program: Callable[..., str], installed: Path, tmp_path: Path
 ) -> None:
     program(*TINY, before=installed)
-    assert "bit_errors_per_sequence" in program("eval", "run", before=installed, cwd=tmp_path)
+    assert "bit errors per sequence" in program("eval", "run", before=installed, cwd=tmp_path)
 
 
 def test_the_examples_own_tests_pass(source: Path, root: Path) -> None:

@@ -86,7 +86,7 @@ def test_the_installed_program_composes_and_helps(program: Callable[..., str], i
 
 def test_the_installed_program_trains(program: Callable[..., str], installed: Path, tmp_path: Path) -> None:
     sizes = ["task.max_length=3", "task.lengths=[4]", "task.val_sequences=16", "task.test_sequences=16"]
-    small = ["controller.size=8", "memory.slots=8", "trainer.max_steps=2", "trainer.accelerator=cpu"]
+    small = ["controller.hidden=8", "memory.slots=8", "trainer.max_steps=2", "trainer.accelerator=cpu"]
     program("task=copy", *sizes, *small, "hydra.run.dir=run", before=installed)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["steps"] == 2

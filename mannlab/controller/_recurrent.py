@@ -18,7 +18,7 @@ def check_sizes(**sizes: int) -> None:
 
 def layer_weights(rnn: nn.RNNBase) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Input weights, recurrent weights and both biases of each layer."""
-    return [tuple(getattr(rnn, name) for name in names) for names in rnn._all_weights]  # type: ignore[misc]
+    return [tuple(getattr(rnn, name) for name in names) for names in rnn._all_weights]
 
 
 def first_state(layers: int, hidden: int) -> nn.Parameter:
@@ -27,12 +27,16 @@ def first_state(layers: int, hidden: int) -> nn.Parameter:
 
 
 def run_padded(
-    valid: Tensor, x: Tensor, run: Callable[[nn.utils.rnn.PackedSequence], tuple[nn.utils.rnn.PackedSequence, object]]
+    valid: Tensor,
+    x: Tensor,
+    run: Callable[[nn.utils.rnn.PackedSequence], tuple[nn.utils.rnn.PackedSequence, object]],
 ) -> tuple[Tensor, object]:
     """Run over sequences padded at their ends, so that the last state is that of the last real step."""
     lengths = valid.sum(1).long().cpu()
     # A packed sequence cannot be empty: a row without a real step runs one, and the caller undoes it.
-    packed = nn.utils.rnn.pack_padded_sequence(x, lengths.clamp_min(1), batch_first=True, enforce_sorted=False)
+    packed = nn.utils.rnn.pack_padded_sequence(
+        x, lengths.clamp_min(1), batch_first=True, enforce_sorted=False
+    )
     out, state = run(packed)
     padded, _ = nn.utils.rnn.pad_packed_sequence(out, batch_first=True, total_length=x.shape[1])
     return padded, state

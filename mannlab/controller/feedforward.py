@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ class FeedForward(Controller[NoState]):
         sizes = [input_size, *[hidden] * layers]
         parts = [
             part
-            for size, after in zip(sizes, sizes[1:], strict=False)
+            for size, after in pairwise(sizes)
             for part in (nn.Linear(size, after), ACTIVATIONS[activation]())
         ]
         self.layers = nn.Sequential(*parts)

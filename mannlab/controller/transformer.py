@@ -48,7 +48,9 @@ class Block(nn.Module):
         self.heads, self.dropout = heads, dropout
         self.norm_attention, self.norm_feedforward = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
-        self.feedforward: nn.Module = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.feedforward: nn.Module = nn.Sequential(
+            nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)
+        )
         self.drop = nn.Dropout(dropout)
 
     def forward(
@@ -104,7 +106,7 @@ class Transformer(Controller[TransformerState]):
         require(
             width % (2 * heads) == 0,
             f"controller.width: {width} is not allowed with controller.heads={heads}.",
-            f"It must be a multiple of {2 * heads}: each head gets an even share (rotary positions pair them up).",
+            f"It must be a multiple of {2 * heads}: each head gets an even share, for rotary positions.",
         )
         require(0 <= dropout < 1, f"controller.dropout: {dropout} is not allowed.", "It must be in [0, 1).")
         self.output_size, self.heads, self.head_width = width, heads, width // heads

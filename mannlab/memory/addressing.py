@@ -31,7 +31,8 @@ def content_weights(keys: Tensor, memory: Tensor, strength: Tensor) -> Tensor:
 
 def interpolate(content: Tensor, previous: Tensor, gate: Tensor) -> Tensor:
     """``gate`` parts of content and the rest of the previous weights (eq. 7); ``gate[B, H]`` in [0, 1]."""
-    return torch.lerp(previous, content, gate.unsqueeze(-1))
+    gate = gate.unsqueeze(-1)
+    return gate * content + (1 - gate) * previous
 
 
 def circular_shift(weights: Tensor, shift: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from mannlab.errors import require
 from mannlab.memory import addressing
 from mannlab.registry import register
 
-
 FIRST = 6.0
 
 
@@ -74,7 +73,7 @@ class DenseMemory(Memory[DenseState]):
         for key, value in (("read_heads", read_heads), ("write_heads", write_heads)):
             require(value >= 1, f"memory.{key}: {value} is not allowed.", "It must be at least 1.")
         require(
-            0 <= max_shift and 2 * max_shift + 1 <= slots,
+            max_shift >= 0 and 2 * max_shift + 1 <= slots,
             f"memory.max_shift: {max_shift} is not allowed with memory.slots={slots}.",
             f"It must be between 0 and {(slots - 1) // 2}: the shifts may not reach round the whole memory.",
         )

@@ -45,7 +45,9 @@ class MANN(nn.Module):
         self.memory: Memory[Any] = build_from("memory", memory)
         self.stepwise = feedback and self.memory.stateful
         fed_back = self.memory.read_size if self.stepwise else 0
-        self.controller: Controller[Any] = build_from("controller", controller, self.encoder.output_size + fed_back)
+        self.controller: Controller[Any] = build_from(
+            "controller", controller, self.encoder.output_size + fed_back
+        )
         # Not LazyLinear or None: a zero-wide interface keeps every memory on the same path.
         self.interface = interface_layer(self.controller.output_size, self.memory.interface_size)
         self.head = Head(self.controller.output_size + self.memory.read_size, spec.target)
@@ -121,5 +123,7 @@ def assemble(config: Mapping[str, Any]) -> tuple[MANN, Task]:
     settings = dict(config.get("model") or {})
     for key in settings:
         if key not in MODEL_OPTIONS:
-            raise ConfigError(f"model.{key}: there is no such option.", choices(key, MODEL_OPTIONS, "options"))
+            raise ConfigError(
+                f"model.{key}: there is no such option.", choices(key, MODEL_OPTIONS, "options")
+            )
     return MANN(config["controller"], config["memory"], task.spec, **settings), task

@@ -84,7 +84,8 @@ def test_trace_holds_one_picture_a_step():
 
 def test_every_kind_of_channel_is_encoded_and_classes_come_in_groups():
     spec = StreamSpec(
-        {"v": Vector(2), "t": Token(5), "i": Image(8, 8, encoder="conv"), "j": Image(4, 4)}, Classes(5, groups=3)
+        {"v": Vector(2), "t": Token(5), "i": Image(8, 8, encoder="conv"), "j": Image(4, 4)},
+        Classes(5, groups=3),
     )
     model = MANN(LSTM, DENSE, spec)
     inputs = {

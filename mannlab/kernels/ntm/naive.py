@@ -80,7 +80,14 @@ def naive_step(
     for b in range(memory.shape[0]):
         weights = [
             address(
-                memory[b], previous[b, h], key[b, h], strength[b, h], gate[b, h], shift[b, h], exponent[b, h], epsilon
+                memory[b],
+                previous[b, h],
+                key[b, h],
+                strength[b, h],
+                gate[b, h],
+                shift[b, h],
+                exponent[b, h],
+                epsilon,
             )
             for h in range(heads)
         ]
