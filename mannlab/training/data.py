@@ -100,14 +100,18 @@ class StreamData(LightningDataModule):
         seed: the run's seed (of the training stream; evaluation has its own).
         batch_size: samples per step and device.
         workers: processes that make training batches ahead; 0 makes them in the training process.
+        eval_batch_size: samples per evaluation batch and device; None: as in training.
 
     Attributes:
         consumed: training samples used by finished optimizer steps, over all ranks.
     """
 
-    def __init__(self, task: Task, seed: int, batch_size: int, workers: int = 0) -> None:
+    def __init__(
+        self, task: Task, seed: int, batch_size: int, workers: int = 0, eval_batch_size: int | None = None
+    ) -> None:
         super().__init__()
         self.task, self.seed, self.batch_size, self.workers = task, seed, batch_size, workers
+        self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.consumed = 0
 
     @property
@@ -119,6 +123,10 @@ class StreamData(LightningDataModule):
         return self.trainer.world_size if self.trainer else 1
 
     def prepare_data(self) -> None:
+        self.task.prepare()
+
+    def setup(self, stage: str) -> None:
+        # The first rank has fetched what there is to fetch; the others read it here.
         self.task.prepare()
 
     def train_dataloader(self) -> Any:
@@ -133,7 +141,7 @@ class StreamData(LightningDataModule):
 
     def _evaluation(self, stage: str) -> list[Any]:
         return [
-            self._loader(EvaluationSet(self.task, split, self.batch_size, self.rank, self.world), 0)
+            self._loader(EvaluationSet(self.task, split, self.eval_batch_size, self.rank, self.world), 0)
             for split in self.task.splits(stage)
         ]
 

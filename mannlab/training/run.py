@@ -206,11 +206,13 @@ def make_data(task: Task, config: Mapping[str, Any]) -> StreamData:
     Raises:
         ConfigError: an impossible batch size or number of workers.
     """
-    for key, least in (("batch_size", 1), ("workers", 0)):
+    for key, least in (("batch_size", 1), ("workers", 0), ("eval_batch_size", 1)):
         value = config.get(key, least)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ConfigError(f"{key}: {value!r} is not allowed.", f"Give a whole number, at least {least}.")
-    return StreamData(task, config["seed"], config["batch_size"], config.get("workers", 0))
+    return StreamData(
+        task, config["seed"], config["batch_size"], config.get("workers", 0), config.get("eval_batch_size")
+    )
 
 
 def make_trainer(config: Mapping[str, Any], run_dir: Path, callbacks: list[Any], loggers: list[Any]) -> Any:

@@ -55,8 +55,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+MANY_METRICS = 5
+
+
 def results_table(task: Task, metrics: Mapping[str, float], stage: str = "test") -> Table | None:
-    """One row a split, the main metric first; None if nothing was measured."""
+    """One row a split, the main metric first; None if nothing was measured.
+
+    Where a task has many metrics, one row a metric instead, so that it fits the screen.
+    """
     splits = [split for split in task.splits(stage) if any(k.startswith(f"{split.stream}/") for k in metrics)]
     if not splits:
         return None
@@ -68,6 +74,13 @@ def results_table(task: Task, metrics: Mapping[str, float], stage: str = "test")
     names.sort(key=lambda name: (first.index(name) if name in first else 2, name == "loss_nats"))
     table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(stage)
+    if len(names) > MANY_METRICS:
+        for split in splits:
+            table.add_column(split.label.replace("_", " ") or "as trained", justify="right")
+        for name in names:
+            row = [metrics.get(f"{split.stream}/{name}") for split in splits]
+            table.add_row(name.replace("_", " "), *("" if x is None else f"{x:.4g}" for x in row))
+        return table
     for name in names:
         table.add_column(name.replace("_", " "), justify="right")
     for split in splits:
