@@ -45,6 +45,6 @@ def test_it_trains(controller: str, memory: str, task_name: str):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert all(torch.isfinite(torch.tensor(losses)))
-    assert min(losses[-3:]) < 0.97 * losses[0]
+    assert max(losses[-3:]) < losses[0]
