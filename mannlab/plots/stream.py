@@ -23,15 +23,16 @@ def draw_stream(rows: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Fi
         weights: by title, ``[T, heads, N]`` in [0, 1]; one panel a head. Where a memory has many slots,
             the stretch that heads touched is shown.
     """
-    panels = [(title, row.T.numpy(), False, 0) for title, row in rows.items()]
+    panels = [(title, row.T.numpy(), 0, 0) for title, row in rows.items()]
     first, last = touched(weights)
     for title, weight in weights.items():
-        heads = weight.shape[1]
+        heads, slots = weight.shape[1:]
+        stretch = np.arange(first, last) % slots
         for head in range(heads):
             name = title if heads == 1 else f"{title} {head + 1}"
-            panels.append((name, weight[:, head, first:last].T.numpy(), True, first))
+            panels.append((name, weight[:, head, stretch].T.numpy(), slots, first))
     steps = max((panel[1].shape[1] for panel in panels), default=1)
-    heights = [max(0.45, 0.11 * len(values)) for _, values, _, _ in panels]
+    heights = [min(4.0, max(0.45, 0.11 * len(values))) for _, values, _, _ in panels]
     figure = Figure(
         figsize=(min(14.0, max(5.0, 1.6 + 0.13 * steps)), 0.6 + sum(heights) + 0.16 * len(panels)), dpi=100
     )
@@ -45,7 +46,7 @@ def draw_stream(rows: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Fi
     return figure
 
 
-def _panel(axis: Any, title: str, values: Any, slots: bool, first: int) -> None:
+def _panel(axis: Any, title: str, values: Any, slots: int, first: int) -> None:
     axis.set_facecolor(EMPTY)
     size, steps = values.shape
     extent = (-0.5, steps - 0.5, first + size - 0.5, first - 0.5)
@@ -58,7 +59,8 @@ def _panel(axis: Any, title: str, values: Any, slots: bool, first: int) -> None:
         fontsize=9,
     )
     axis.tick_params(labelsize=7, length=2, bottom=False)
-    axis.set_yticks([first, first + size - 1] if slots else [])
+    ends = [first, first + size - 1] if slots else []
+    axis.set_yticks(ends, [str(end % slots) for end in ends])
     axis.yaxis.tick_right()
     for spine in axis.spines.values():
         spine.set_color("#8a94a3")
@@ -66,7 +68,12 @@ def _panel(axis: Any, title: str, values: Any, slots: bool, first: int) -> None:
 
 
 def touched(weights: Mapping[str, Tensor]) -> tuple[int, int]:
-    """The stretch of slots to show: all of few, else those that some head gave some weight, at least 16."""
+    """The stretch of slots to show: all of few, else the shortest that holds those some head touched.
+
+    Returns:
+        First slot and one past the last; heads move in a circle, so the stretch may go on past the last
+        slot of the memory (indices are then modulo their number). At least 16 slots.
+    """
     if not weights:
         return 0, 0
     slots = next(iter(weights.values())).shape[-1]
@@ -74,6 +81,14 @@ def touched(weights: Mapping[str, Tensor]) -> tuple[int, int]:
         return 0, slots
     peak = np.max([weight.numpy().max(axis=(0, 1)) for weight in weights.values()], axis=0)
     (used,) = np.nonzero(peak > TOUCHED)
-    first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 16)
+    if len(used) == 0:
+        return 0, 16
+    gaps = np.diff(np.append(used, used[0] + slots))
+    widest = int(gaps.argmax())
+    first = int(used[(widest + 1) % len(used)])
+    last = first + slots - int(gaps[widest]) + 1
     margin = max(1, -(-(16 - (last - first)) // 2))
-    return max(0, first - margin), min(slots, last + margin)
+    if last - first + 2 * margin >= slots:
+        return 0, slots
+    start = (first - margin) % slots
+    return start, start + last - first + 2 * margin

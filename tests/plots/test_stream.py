@@ -42,3 +42,14 @@ def test_many_slots_are_cut_to_those_touched() -> None:
     assert touched({"w": weights[..., :40]}) == (0, 40)
     assert touched({"w": torch.zeros(5, 1, 128)})[0] == 0
     assert touched({}) == (0, 0)
+
+
+def test_a_stretch_may_go_on_past_the_last_slot() -> None:
+    """Heads move in a circle: slots 120 to 127 and 0 to 9 are neighbours."""
+    weights = torch.zeros(5, 1, 128)
+    weights[:, 0, 120:] = weights[:, 0, :10] = 0.25
+    first, last = touched({"w": weights})
+    assert last - first < 24
+    assert set(range(120, 138)) <= set(range(first, last))
+    labels = draw_stream({}, {"w": weights}).axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == [str(first), str((last - 1) % 128)]
