@@ -30,7 +30,7 @@ def test_groups_choices_and_keys(complete: Callable[[str], set[str]]) -> None:
     assert {"memory=dense", "memory=none"} <= complete("mannlab memory=")
     assert complete("mannlab task=copy task.max_") == {"task.max_length="}
     assert complete("mannlab train task=cop") == {"task=copy"}
-    assert complete("mannlab ev") == {"eval"}
+    assert complete("mannlab ev") == {"eval", "eval_batch_size="}
 
 
 def test_choices_of_plugins(
