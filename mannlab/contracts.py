@@ -137,6 +137,16 @@ def hold(valid: Tensor, new: Any, old: Any) -> Any:
     return new
 
 
+def cut(state: Any) -> Any:
+    """``state`` with its tensors detached, through nested tuples."""
+    if isinstance(state, Tensor):
+        return state.detach()
+    if isinstance(state, tuple):
+        parts = [cut(part) for part in state]
+        return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
+    return state
+
+
 class Memory(nn.Module, ABC, Generic[State]):
     """A differentiable memory.
 
@@ -185,6 +195,15 @@ class Memory(nn.Module, ABC, Generic[State]):
         The default serves purely functional memories, whose states may be used again as they are.
         """
         return state
+
+    def detach(self, state: State) -> State:
+        """The same state, cut off from the graph: for backpropagation through a part of the sequence.
+
+        Call it after the backward pass of the steps so far. The default serves states that are nested
+        tuples of tensors; a memory with buffers of its own makes the steps so far final.
+        """
+        detached: State = cut(state)
+        return detached
 
     def initial_reads(self, batch: int, like: Tensor) -> Tensor:
         """What the controller is given as reads at the first step, ``[B, read_size]``; zeros."""

@@ -16,6 +16,7 @@ SMALL = {
     "feedforward": {"hidden": 24},
     "transformer": {"width": 24, "layers": 1, "heads": 2, "feedforward": 48},
     "dense": {"slots": 12, "width": 8},
+    "sparse": {"slots": 12, "width": 8, "heads": 2},
     "none": {},
     "copy": {"bits": 4, "max_length": 4},
     "associative_recall": {"bits": 3, "item_length": 2, "max_items": 3},

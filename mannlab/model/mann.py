@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mannlab.contracts import Controller, Memory, StreamSpec, Task
+from mannlab.contracts import Controller, Memory, StreamSpec, Task, cut
 from mannlab.errors import ConfigError, choices
 from mannlab.model.encoders import StreamEncoder
 from mannlab.model.heads import Head
@@ -93,6 +93,17 @@ class MANN(nn.Module):
         parts = (self.controller, self.memory, self.interface, x, state, valid)
         hidden, reads, state = stepwise(*parts, trace) if self.stepwise else parallel(*parts)
         return self.head(torch.cat([hidden, reads], dim=-1)), state
+
+    def detach(self, state: RunState) -> RunState:
+        """A state to go on from without its history, after the backward pass of the steps that led to it.
+
+        ::
+
+            logits, state = model.run(part, state=state)
+            loss(logits).backward()
+            state = model.detach(state)
+        """
+        return RunState(cut(state.controller), self.memory.detach(state.memory), state.reads.detach())
 
 
 def interface_layer(hidden: int, interface: int) -> nn.Module:

@@ -1,0 +1,139 @@
+"""The engine for CPUs: numpy arrays, worked on by compiled code."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mannlab.kernels.sam import compiled
+from mannlab.kernels.sam.layout import Cells, History, Layout
+from mannlab.kernels.sam.session import Last
+
+
+class NumbaEngine:
+    """See :class:`mannlab.kernels.sam.session.Engine`.
+
+    Buffers are asked of the operating system as zeros, so that pages nobody touches take no memory.
+
+    Args:
+        dtype: float32 or float64.
+        initial: ``[N, W]``, the initial memory; None for zeros.
+    """
+
+    def __init__(self, dtype: torch.dtype, initial: Tensor | None = None) -> None:
+        self.dtype = np.dtype(str(dtype).removeprefix("torch."))
+        self.key = self.dtype
+        self.initial = np.empty((0, 0), self.dtype)
+        self.initial_scale = np.empty(0, self.dtype)
+        if initial is not None:
+            self.initial = np.ascontiguousarray(initial.detach().numpy(), self.dtype).copy()
+            self.initial_scale = np.empty(len(self.initial), self.dtype)
+            compiled.scales(self.initial, self.initial_scale)
+        self._real: dict[int, np.ndarray] = {}
+
+    def cells(self, batch: int, layout: Layout) -> Cells:
+        slots, width = layout.slots, layout.width
+        cells = Cells(
+            np.zeros((batch, slots, width), self.dtype),
+            np.zeros((batch, slots), self.dtype),
+            np.zeros((batch, slots + 1), np.int64),
+            np.zeros((batch, slots + 1), np.int64),
+            np.full(batch, len(self.initial), np.int64),
+        )
+        if len(self.initial):
+            cells.memory[:] = self.initial
+            cells.scale[:] = self.initial_scale
+        return cells
+
+    def history(self, steps: int, batch: int, layout: Layout) -> History:
+        heads, sparsity = layout.heads, layout.sparsity
+        return History(
+            np.zeros((steps, batch, layout.interface), self.dtype),
+            np.zeros((steps, batch, heads), np.int64),
+            np.zeros((steps, batch, heads, sparsity), np.int64),
+            np.zeros((steps, batch, heads, sparsity), self.dtype),
+            np.zeros((steps, batch, heads, sparsity), self.dtype),
+            np.zeros((steps, batch, layout.changed, layout.width), self.dtype),
+        )
+
+    def nothing(self, batch: int, layout: Layout) -> Last:
+        shape = (batch, layout.heads, layout.sparsity)
+        return Last(np.zeros(shape, np.int64), np.zeros(shape, self.dtype))
+
+    def gradient(self, cells: Cells) -> Any:
+        return np.zeros(cells.memory.shape, self.dtype)
+
+    @cached_property
+    def _no_gradient(self) -> Any:
+        return np.zeros((1, 0, 0), self.dtype)
+
+    def forward(
+        self, s: int, interface: Tensor, valid: Tensor | None, last: Last, cells: Cells, history: History
+    ) -> tuple[Tensor, Tensor]:
+        batch = len(interface)
+        if valid is None:
+            real = self._real.get(batch)
+            if real is None:
+                real = self._real[batch] = np.ones(batch, np.bool_)
+        else:
+            real = valid.bool().numpy()
+        heads, width = history.rows.shape[2], cells.memory.shape[2]
+        reads = np.empty((batch, heads * width), self.dtype)
+        said = interface.detach().contiguous().numpy()
+        compiled.step(s, said, real, last.rows, last.weights, cells, history, reads)
+        return torch.from_numpy(reads), torch.from_numpy(history.weights[s].copy())
+
+    def backward(
+        self,
+        s: int,
+        last: Last,
+        cells: Cells,
+        gradient: Any,
+        history: History,
+        grad_reads: Tensor | None,
+        grad_weights: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        _, batch, heads, sparsity = history.rows.shape
+        out = np.empty(history.said.shape[1:], self.dtype)
+        grad_before = np.empty((batch, heads, sparsity), self.dtype)
+        on_reads = (
+            np.zeros((batch, heads * cells.memory.shape[2]), self.dtype)
+            if grad_reads is None
+            else grad_reads.contiguous().numpy()
+        )
+        on_weights = (
+            np.zeros(grad_before.shape, self.dtype)
+            if grad_weights is None
+            else grad_weights.contiguous().numpy()
+        )
+        compiled.backward(
+            s, last.rows, last.weights, cells, gradient, history, on_reads, on_weights, out, grad_before
+        )
+        return torch.from_numpy(out), torch.from_numpy(grad_before)
+
+    def swap(self, s: int, last: Last, cells: Cells, history: History) -> None:
+        compiled.swap(s, last.rows, cells, history)
+
+    def forget(self, cells: Cells, gradient: Any | None, steps: int, blocks: list[History]) -> None:
+        slope = self._no_gradient if gradient is None else gradient
+        for block in blocks:
+            here = min(steps, len(block.rows))
+            compiled.forget(here, cells, slope, block, len(self.initial))
+            steps -= here
+
+    def reset(self, cells: Cells, gradient: Any | None) -> None:
+        slope = self._no_gradient if gradient is None else gradient
+        compiled.reset(cells, slope, self.initial, self.initial_scale)
+
+    def clear(self, cells: Cells, gradient: Any) -> None:
+        compiled.clear(cells, gradient)
+
+    def copy(self, source: Cells, target: Cells) -> None:
+        compiled.copy(source, target)
+
+    def initial_gradient(self, cells: Cells, gradient: Any) -> Tensor:
+        return torch.from_numpy(gradient.sum(0))
