@@ -12,6 +12,7 @@ from mannlab.errors import require
 from mannlab.kernels.sam.function import start, step
 from mannlab.kernels.sam.layout import Layout
 from mannlab.kernels.sam.session import Engine, Handle, Pool, Session
+from mannlab.memory._engines import make_engine
 from mannlab.registry import register
 
 
@@ -94,8 +95,6 @@ class SparseMemory(Memory[SparseState]):
         version = None if initial is None else (initial.data_ptr(), initial._version)
         key = (like.dtype, like.device, version)
         if self._engine is None or self._engine[0] != key:
-            from mannlab.kernels.sam.engines import make_engine
-
             self._pool.clear()
             self._engine = (key, make_engine(like, initial, self._wanted))
         return self._engine[1]
