@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "memory": {"contracts", "registry", "errors", "kernels"},
     "controller": {"contracts", "registry", "errors", "kernels"},
     "tasks": {"contracts", "registry", "errors", "draws", "scoring", "datasets", "plots"},
-    "model": {"contracts", "registry", "errors"},
+    "model": {"contracts", "registry", "errors", "kernels"},
     "checks": {"contracts", "registry", "errors", "draws", "model"},
     "training": BELOW_TRAINING,
 }

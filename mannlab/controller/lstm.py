@@ -9,14 +9,18 @@ from torch import Tensor, nn
 
 from mannlab.contracts import Controller, hold
 from mannlab.controller._recurrent import check_sizes, first_state, layer_weights, run_padded
+from mannlab.kernels import deferred, lstm
+from mannlab.kernels.deferred import Shared
 from mannlab.registry import register
 
 
 class LSTMState(NamedTuple):
-    """Attributes: ``h[B, layers, hidden]`` and ``c[B, layers, hidden]``."""
+    """Attributes: ``h[B, layers, hidden]`` and ``c[B, layers, hidden]``; ``shared``, each layer's weights
+    while steps of one sequence share the making of their gradient."""
 
     h: Tensor
     c: Tensor
+    shared: list[Shared] | None = None
 
 
 @register("controller", "lstm")
@@ -45,18 +49,30 @@ class LSTM(Controller[LSTMState]):
 
     def forward(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
         hs, cs = [], []
+        shared = self._shared(state)
         # Far cheaper for one step than the module, which is made for whole sequences.
         for layer, weights in enumerate(layer_weights(self.lstm)):
-            x, c = torch.lstm_cell(x, (state.h[:, layer], state.c[:, layer]), *weights)
+            before = state.h[:, layer], state.c[:, layer]
+            x, c = lstm.step(x, *before, shared[layer]) if shared else torch.lstm_cell(x, before, *weights)
             hs.append(x)
             cs.append(c)
-        return x, LSTMState(torch.stack(hs, 1), torch.stack(cs, 1))
+        if len(hs) == 1:
+            return x, LSTMState(hs[0].unsqueeze(1), cs[0].unsqueeze(1), shared)
+        return x, LSTMState(torch.stack(hs, 1), torch.stack(cs, 1), shared)
+
+    def _shared(self, state: LSTMState) -> list[Shared] | None:
+        if not deferred.pays(*self.lstm.parameters()):
+            return None
+        if state.shared is not None:
+            return state.shared
+        orders = [(w_x, b_x, w_h, b_h) for w_x, w_h, b_x, b_h in layer_weights(self.lstm)]
+        return [Shared(*order) for order in orders]
 
     def sequence(self, x: Tensor, state: LSTMState, valid: Tensor | None = None) -> tuple[Tensor, LSTMState]:
-        first = tuple(part.transpose(0, 1).contiguous() for part in state)
+        first = state.h.transpose(0, 1).contiguous(), state.c.transpose(0, 1).contiguous()
         if valid is None:
             out, last = self.lstm(x, first)
         else:
             out, last = run_padded(valid, x, lambda packed: self.lstm(packed, first))
-        new = LSTMState(*(part.transpose(0, 1) for part in last))
-        return out, new if valid is None else hold(valid[:, 0], new, state)
+        new = LSTMState(last[0].transpose(0, 1), last[1].transpose(0, 1))
+        return out, new if valid is None else hold(valid[:, 0], new, state._replace(shared=None))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mannlab.contracts import Controller, Memory, hold
+from mannlab.kernels.deferred import stepper
 
 Trace = dict[str, list[Tensor]]
 
@@ -45,11 +46,12 @@ def stepwise(
         ``h[B, T, C]``, ``reads[B, T, read_size]`` and the last state.
     """
     hidden, read_out = [], []
+    speak = stepper(interface)
     controlled, remembered, reads = state
     for t, x_t in enumerate(x.unbind(1)):
         here = None if valid is None else valid[:, t]
         h, controlled = controller.step(torch.cat([x_t, reads], dim=-1), controlled, here)
-        new_reads, remembered = memory.step(interface(h), remembered, here)
+        new_reads, remembered = memory.step(speak(h), remembered, here)
         reads = new_reads if here is None else hold(here, new_reads, reads)
         hidden.append(h)
         read_out.append(reads)

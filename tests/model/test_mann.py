@@ -67,7 +67,7 @@ def test_padding_holds_the_state_so_that_a_stream_can_be_continued():
     inputs = stream(batch=1, steps=4)["x"]
     _, end = model.run({"x": inputs[:, :2]})
     _, held = model.run({"x": inputs}, torch.tensor([[1.0, 1, 0, 0]]))
-    for got, expected in zip(held.controller, end.controller, strict=True):
+    for got, expected in zip(held.controller[:2], end.controller[:2], strict=True):
         torch.testing.assert_close(got, expected)
     torch.testing.assert_close(held.memory.memory, end.memory.memory)
     torch.testing.assert_close(held.reads, end.reads)
