@@ -209,6 +209,10 @@ class Memory(nn.Module, ABC, Generic[State]):
         """What the controller is given as reads at the first step, ``[B, read_size]``; zeros."""
         return like.new_zeros(batch, self.read_size)
 
+    def metrics(self) -> dict[str, float]:
+        """What to log of the steps since the last call, by name with its unit."""
+        return {}
+
     def trace(self, state: State) -> dict[str, Tensor]:
         """What to draw of a state, by title, each ``[B, heads, N]`` with values in [0, 1]."""
         return {}

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from importlib.util import find_spec
 
 from torch import Tensor
 
 from mannlab.errors import ConfigError
 from mannlab.kernels.sam.session import Engine
-
-logger = logging.getLogger(__name__)
 
 
 def make_engine(like: Tensor, initial: Tensor | None, wanted: str = "auto") -> Engine:
@@ -37,3 +34,8 @@ def make_engine(like: Tensor, initial: Tensor | None, wanted: str = "auto") -> E
     from mannlab.kernels.sam.numba_engine import NumbaEngine
 
     return NumbaEngine(like.dtype, initial)
+
+
+def fallback_index() -> str:
+    """What ``auto`` turns to when many rows are in use: ``faiss`` where it is installed, else ``lsh``."""
+    return "faiss" if find_spec("faiss") is not None else "lsh"

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mannlab.contracts import Memory
-from mannlab.errors import require
+from mannlab.errors import ConfigError, require
 from mannlab.kernels.sam.function import start, step
+from mannlab.kernels.sam.index import Index, make_index
 from mannlab.kernels.sam.layout import Layout
-from mannlab.kernels.sam.session import Engine, Handle, Pool, Session
-from mannlab.memory._engines import make_engine
+from mannlab.kernels.sam.session import Engine, Handle, Indexing, Pool, Session
+from mannlab.memory._engines import fallback_index, make_engine
 from mannlab.registry import register
+
+logger = logging.getLogger(__name__)
 
 
 class SparseState(NamedTuple):
@@ -37,6 +41,10 @@ class SparseMemory(Memory[SparseState]):
         width: W, length of a row.
         heads: H; each reads and writes.
         sparsity: K, rows that one head reads.
+        index: how to find the K best rows: ``exact`` (compare all rows in use: only those can differ from
+            the initial memory), ``faiss`` (inverted lists; CPU, needs the package), ``lsh``
+            (locality-sensitive hashing, any device), or ``auto``: exact while at most 16,384 rows are
+            in use, then faiss if it is there, else lsh.
         init: memory before the first step: ``zero``, ``learned`` (one row of parameters per slot) or
             ``random`` (fixed normal noise, drawn once and kept in checkpoints). With the last two every
             row counts as used, so an exact search compares all of them.
@@ -57,6 +65,7 @@ class SparseMemory(Memory[SparseState]):
         width: int = 32,
         heads: int = 4,
         sparsity: int = 4,
+        index: Literal["auto", "exact", "faiss", "lsh"] = "auto",
         init: Literal["zero", "learned", "random"] = "zero",
         engine: Literal["auto", "numba", "torch"] = "auto",
     ) -> None:
@@ -86,6 +95,14 @@ class SparseMemory(Memory[SparseState]):
         self.register_buffer("_like", torch.zeros(()), persistent=False)
         self._pool = Pool()
         self._wanted = engine
+        self._indexing = Indexing(index, fallback_index(), self._make_index)
+        if index == "faiss":
+            require(
+                fallback_index() == "faiss",
+                "memory.index: faiss is not installed.",
+                "Install it (pip install faiss-cpu), or use memory.index=auto, exact or lsh.",
+            )
+        self._warned = False
         self._engine: tuple[object, Engine] | None = None
 
     # ------------------------------------------------------------------ engines
@@ -103,6 +120,14 @@ class SparseMemory(Memory[SparseState]):
         # An engine belongs to this process and this copy of the parameters.
         return {**self.__dict__, "_engine": None}
 
+    def _make_index(self, name: str, layout: Layout, batch: int) -> Index:
+        if name == "faiss" and self._like.device.type != "cpu":
+            raise ConfigError(
+                f"memory.index: faiss works on CPUs, and the model is on {self._like.device}.",
+                "Use memory.index=auto, exact or lsh.",
+            )
+        return make_index(name, layout, batch, self._like)
+
     # ------------------------------------------------------------------ states
 
     def init_state(self, batch: int) -> SparseState:
@@ -112,6 +137,7 @@ class SparseMemory(Memory[SparseState]):
             batch,
             self._pool,
             keep_always=self.first_memory is not None,
+            indexing=self._indexing,
         )
         weights = self._like.new_zeros(batch, self.layout.heads, self.layout.sparsity)
         return SparseState(start(session, self.first_memory, weights), session.new_handle())
@@ -141,6 +167,20 @@ class SparseMemory(Memory[SparseState]):
     def rows(self, state: SparseState) -> Tensor:
         """The memory's contents, ``[B, N, W]``: a copy, for tests and pictures."""
         return state.handle.use().contents()
+
+    def metrics(self) -> dict[str, float]:
+        """Recall of the approximate search since the last call, if there was one."""
+        recall = self._indexing.recall.percent()
+        if recall is None:
+            return {}
+        if recall < 80 and not self._warned:
+            self._warned = True
+            logger.warning(
+                "memory.index found only %.0f %% of the rows that an exact search finds. "
+                "Use memory.index=exact, or expect worse reads.",
+                recall,
+            )
+        return {f"recall_at_{self.layout.sparsity}_percent": recall}
 
     def trace(self, state: SparseState) -> dict[str, Tensor]:
         return state.handle.use().traced()

@@ -115,6 +115,7 @@ class MannModule(LightningModule):
         )
         totals, counts = self.trainer.strategy.reduce(sums, reduce_op="sum").reshape(-1, 2).unbind(1)
         values = {f"train/{key}": value for key, value in zip(named, (totals / counts).tolist(), strict=True)}
+        values |= {f"memory/{key}": value for key, value in self.model.memory.metrics().items()}
         optimizer = self.trainer.optimizers[0]
         self.write(
             values

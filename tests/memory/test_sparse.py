@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mannlab.errors import ConfigError
 from mannlab.kernels.sam import naive
 from mannlab.memory.sparse import SparseMemory
+from mannlab.registry import build
 
 ENGINES = ("numba", "torch")
 
@@ -337,3 +338,8 @@ def test_trace_shows_weights():
 def test_impossible_sizes(options, said):
     with pytest.raises(ConfigError, match=said):
         SparseMemory(**options)
+
+
+def test_index_names_are_checked():
+    with pytest.raises(ConfigError, match="memory.index"):
+        build("memory", "sparse", index="flann")

@@ -43,10 +43,16 @@ def spawn(tmp_path: Path, root: Path, config: dict[str, Any], name: str) -> subp
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("silent")
-def test_two_ranks_equal_one_process_of_double_batch(tmp_path: Path, root: Path, settings: Any) -> None:
-    done = spawn(tmp_path, root, settings({**DDP, "batch_size": 2}), "two")
+@pytest.mark.parametrize(
+    "memory",
+    [{"name": "dense", "slots": 8, "width": 4}, {"name": "sparse", "slots": 64, "width": 4, "heads": 1}],
+)
+def test_two_ranks_equal_one_process_of_double_batch(
+    tmp_path: Path, root: Path, settings: Any, memory: dict[str, Any]
+) -> None:
+    done = spawn(tmp_path, root, settings({**DDP, "batch_size": 2, "memory": memory}), "two")
     assert done.returncode == 0, done.stderr
-    one = train(settings({"test": True, "batch_size": 4}), tmp_path / "one")
+    one = train(settings({"test": True, "batch_size": 4, "memory": memory}), tmp_path / "one")
     two = json.loads((tmp_path / "two" / "summary.json").read_text())
     assert two["sequences"] == one["sequences"]
     assert two["metrics"].keys() == one["metrics"].keys()

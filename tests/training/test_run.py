@@ -10,6 +10,7 @@ from torch import nn
 
 from mannlab.errors import CheckpointError, ConfigError, MannlabError
 from mannlab.training.checkpoints import read_checkpoint
+from mannlab.training.module import MannModule
 from mannlab.training.run import evaluate, find_checkpoint, load, train
 
 pytestmark = pytest.mark.usefixtures("silent")
@@ -149,10 +150,34 @@ def test_no_memory_and_no_callbacks_run_too(tmp_path: Path, settings: Any) -> No
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+SPARSE = {"name": "sparse", "slots": 64, "width": 4, "heads": 2}
+
+
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
-def test_precisions(tmp_path: Path, settings: Any, precision: str) -> None:
-    summary = train(settings({"trainer.precision": precision, "memory": {"name": "none"}}), tmp_path / "run")
+@pytest.mark.parametrize("memory", [{"name": "none"}, SPARSE])
+def test_precisions(tmp_path: Path, settings: Any, precision: str, memory: dict[str, Any]) -> None:
+    summary = train(settings({"trainer.precision": precision, "memory": memory}), tmp_path / "run")
     assert summary["status"] == "completed"
+
+
+@pytest.mark.parametrize("init", ["zero", "learned"])
+def test_sparse_memory_through_accumulation_and_validation(tmp_path: Path, settings: Any, init: str) -> None:
+    """Two half batches equal one, with validation in between; nothing is left over from either."""
+    memory = SPARSE | {"init": init}
+    changes = {"memory": memory, "trainer.precision": "64-true", "optimizer.eps": 1e-4}
+    halves = {"batch_size": 2, "trainer.accumulate_grad_batches": 2, "trainer.val_check_interval": 2}
+    train(settings(changes), tmp_path / "whole")
+    train(settings(changes | halves), tmp_path / "halves")
+    whole, half = (last(tmp_path / name)["state_dict"] for name in ("whole", "halves"))
+    for name, weight in whole.items():
+        torch.testing.assert_close(half[name], weight, rtol=1e-6, atol=1e-8)
+
+
+def test_a_memory_s_metrics_are_logged(tmp_path: Path, settings: Any, monkeypatch: Any) -> None:
+    written: dict[str, float] = {}
+    monkeypatch.setattr(MannModule, "write", lambda self, values, step: written.update(values))
+    train(settings({"memory": SPARSE | {"index": "lsh"}}), tmp_path / "run")
+    assert 0 <= written["memory/recall_at_4_percent"] <= 100
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,16 @@ def keep_best(row, score, rows, scores):
 
 
 @jit
+def keep_better(row, score, rows, scores):
+    """The same for rows in any order: of equal ones the lower stays ahead."""
+    k = len(scores) - 1
+    while k > 0 and (score > scores[k - 1] or (score == scores[k - 1] and row < rows[k - 1])):
+        rows[k], scores[k] = rows[k - 1], scores[k - 1]
+        k -= 1
+    rows[k], scores[k] = row, score
+
+
+@jit
 def search_live(memory, scale, keys, limit, rows, scores):
     """The K rows below ``limit`` that are most like each key; ``keys[H, W]`` have length one."""
     heads, sparsity = rows.shape
@@ -184,8 +194,9 @@ def search_among(memory, scale, keys, candidates, rows, scores):
             for w in range(1, width):
                 score += memory[i, w] * keys[h, w]
             score *= scale[i]
-            if score > scores[h, sparsity - 1]:
-                keep_best(i, score, rows[h], scores[h])
+            k = sparsity - 1
+            if score > scores[h, k] or (score == scores[h, k] and i < rows[h, k]):
+                keep_better(i, score, rows[h], scores[h])
         spare = 0
         for k in range(sparsity):
             if rows[h, k] >= 0:
@@ -200,6 +211,17 @@ def search_among(memory, scale, keys, candidates, rows, scores):
             scores[h, k] = 0
             for w in range(width):
                 scores[h, k] += memory[spare, w] * keys[h, w] * scale[spare]
+
+
+@jit
+def compare(keys, candidates, cells, cosines, best):
+    """Cosines ``[B, H, K]`` of the best among the candidates, and of the best of all rows."""
+    batch, _, sparsity = cosines.shape
+    rows = np.empty(cosines.shape[1:], np.int64)
+    for b in range(batch):
+        search_among(cells.memory[b], cells.scale[b], keys[b], candidates[b], rows, cosines[b])
+        limit = min(cells.live[b] + sparsity, cells.memory.shape[1])
+        search_live(cells.memory[b], cells.scale[b], keys[b], limit, rows, best[b])
 
 
 @jit

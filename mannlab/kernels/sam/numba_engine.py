@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from mannlab.kernels.sam import compiled
-from mannlab.kernels.sam.layout import Cells, History, Layout
-from mannlab.kernels.sam.session import Last
+from mannlab.kernels.sam.index import with_spares
+from mannlab.kernels.sam.layout import NORM_EPSILON, Cells, History, Layout
+from mannlab.kernels.sam.session import Last, Search
 
 
 class NumbaEngine:
@@ -72,7 +73,14 @@ class NumbaEngine:
         return np.zeros((1, 0, 0), self.dtype)
 
     def forward(
-        self, s: int, interface: Tensor, valid: Tensor | None, last: Last, cells: Cells, history: History
+        self,
+        s: int,
+        interface: Tensor,
+        valid: Tensor | None,
+        last: Last,
+        cells: Cells,
+        history: History,
+        search: Search | None = None,
     ) -> tuple[Tensor, Tensor]:
         batch = len(interface)
         if valid is None:
@@ -84,8 +92,32 @@ class NumbaEngine:
         heads, width = history.rows.shape[2], cells.memory.shape[2]
         reads = np.empty((batch, heads * width), self.dtype)
         said = interface.detach().contiguous().numpy()
-        compiled.step(s, said, real, last.rows, last.weights, cells, history, reads)
+        if search is None:
+            compiled.step(s, said, real, last.rows, last.weights, cells, history, reads)
+        else:
+            compiled.begin(s, said, real, last.rows, last.weights, cells, history)
+            candidates = self._candidates(s, batch, last, cells, history, search)
+            compiled.finish(s, candidates, last.rows, last.weights, cells, history, reads)
         return torch.from_numpy(reads), torch.from_numpy(history.weights[s].copy())
+
+    def _candidates(
+        self, s: int, batch: int, last: Last, cells: Cells, history: History, search: Search
+    ) -> Any:
+        heads, sparsity = history.rows.shape[2:]
+        slots, width = cells.memory.shape[1:]
+        changed = np.concatenate([history.recycled[s].clip(0), last.rows.reshape(batch, -1)], axis=1)
+        search.source.update(cells, torch.from_numpy(changed))
+        keys = history.said[s][:, : heads * width].reshape(batch, heads, width)
+        keys = keys / np.sqrt(np.square(keys).sum(-1, keepdims=True) + NORM_EPSILON)
+        layout = Layout(slots, width, heads, sparsity)
+        found = search.source.query(torch.from_numpy(keys), cells)
+        candidates = with_spares(found, torch.from_numpy(cells.live), layout).contiguous().numpy()
+        if search.recall.due():
+            shape = (batch, heads, sparsity)
+            cosines, best = np.empty(shape, self.dtype), np.empty(shape, self.dtype)
+            compiled.compare(keys, candidates, cells, cosines, best)
+            search.recall.add(torch.from_numpy(cosines), torch.from_numpy(best))
+        return candidates
 
     def backward(
         self,

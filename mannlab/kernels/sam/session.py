@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from mannlab.kernels.sam.index import LIVE_BEFORE_AUTO, Index, Recall
 from mannlab.kernels.sam.layout import Cells, History, Layout
 
 BLOCK = 32  # steps for which history is allocated at a time
@@ -24,6 +25,13 @@ class Last(NamedTuple):
 
     rows: Any
     weights: Any
+
+
+class Search(NamedTuple):
+    """An approximate search: what proposes rows, and how well it does."""
+
+    source: Index
+    recall: Recall
 
 
 class Engine(Protocol):
@@ -42,9 +50,16 @@ class Engine(Protocol):
         """Zeros, ``[B, N, W]``."""
 
     def forward(
-        self, s: int, interface: Tensor, valid: Tensor | None, last: Last, cells: Cells, history: History
+        self,
+        s: int,
+        interface: Tensor,
+        valid: Tensor | None,
+        last: Last,
+        cells: Cells,
+        history: History,
+        search: Search | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Make a step: reads ``[B, H * W]`` and their weights ``[B, H, K]``."""
+        """Make a step: reads ``[B, H * W]`` and their weights ``[B, H, K]``. No search: compare all rows."""
 
     def backward(
         self,
@@ -100,6 +115,37 @@ class Pool:
         return Pool, ()
 
 
+class Indexing:
+    """How sessions of one memory search.
+
+    Args:
+        name: ``exact``, ``faiss``, ``lsh``, or ``auto``: exact while few rows are in use, then ``fallback``.
+        fallback: ``faiss`` or ``lsh``.
+        make: makes an index, given its name, sizes and batch.
+
+    Attributes:
+        recall: of all sessions' indexes.
+    """
+
+    def __init__(
+        self,
+        name: str = "exact",
+        fallback: str = "lsh",
+        make: Callable[[str, Layout, int], Index] | None = None,
+    ) -> None:
+        self.name, self.fallback, self._make = name, fallback, make
+        self.recall = Recall()
+
+    def wanted(self, live: int) -> bool:
+        """Whether an index should be there when so many rows are in use."""
+        return self.name != "exact" and (self.name != "auto" or live > LIVE_BEFORE_AUTO)
+
+    def make(self, layout: Layout, batch: int) -> Index:
+        """An index for one session."""
+        assert self._make is not None
+        return self._make(self.fallback if self.name == "auto" else self.name, layout, batch)
+
+
 class Handle:
     """The right to make the next step of a session. Good once."""
 
@@ -134,6 +180,7 @@ class Session:
         keep_always: keep a journal even of steps that need no gradient (the initial memory is not
             zeros, so that only undoing can bring it back cheaply).
         hold_for_start: the initial memory wants its gradient: keep the buffer until it was asked for.
+        indexing: how to search.
 
     Attributes:
         time: steps made.
@@ -149,7 +196,10 @@ class Session:
         pool: Pool,
         keep_always: bool = False,
         hold_for_start: bool = False,
+        indexing: Indexing | None = None,
     ) -> None:
+        self.indexing = indexing or Indexing()
+        self.search: Search | None = None
         self.engine, self.layout, self.batch, self.pool = engine, layout, batch, pool
         self.keep_always, self.hold_for_start = keep_always, hold_for_start
         self.key = (layout, batch)
@@ -165,6 +215,14 @@ class Session:
 
     # ------------------------------------------------------------------ forward
 
+    def _choose_search(self, cells: Cells) -> None:
+        """Build an index, if one is wanted by now."""
+        kind = self.indexing
+        if self.search is None and kind.wanted(int(max(cells.live))):
+            index = kind.make(self.layout, self.batch)
+            index.build(cells)
+            self.search = Search(index, kind.recall)
+
     def new_handle(self) -> Handle:
         handle = Handle(self, self.time)
         self.handle = weakref.ref(handle)
@@ -175,6 +233,8 @@ class Session:
         cells = self._ready()
         if self.position < self.time:
             self._go_to(self.time)
+        if self.search is None and self.indexing.name != "exact":
+            self._choose_search(cells)
         if not (keep or self.keep_always) and self.time == self.base:
             return self._forward_without_journal(interface, valid, cells)
         if self.time == self.base and self.blocks:
@@ -184,7 +244,7 @@ class Session:
         if n == len(self.blocks):
             self.blocks.append(self._new_block())
         last = self._last(self.time)
-        out = self.engine.forward(s, interface, valid, last, cells, self.blocks[n])
+        out = self.engine.forward(s, interface, valid, last, cells, self.blocks[n], self.search)
         self.latest = (self.blocks[n], s, last)
         self.time += 1
         self.position += 1
@@ -198,7 +258,7 @@ class Session:
         if not self.blocks:
             self.blocks.append(self._new_block())
         s = self.time % 2
-        out = self.engine.forward(s, interface, valid, self.first, cells, self.blocks[0])
+        out = self.engine.forward(s, interface, valid, self.first, cells, self.blocks[0], self.search)
         history = self.blocks[0]
         self.latest = (history, s, self.first)
         self.first = Last(history.rows[s], history.weights[s])
@@ -316,7 +376,9 @@ class Session:
     def fork(self) -> Session:
         """Another session that stands where this one stands, on a buffer of its own."""
         self._go_to(self.time)
-        other = Session(self.engine, self.layout, self.batch, self.pool, self.keep_always)
+        other = Session(
+            self.engine, self.layout, self.batch, self.pool, self.keep_always, indexing=self.indexing
+        )
         self.engine.copy(self._ready(), other._ready())
         last = self._last(self.time)
         other.first = Last(last.rows + 0, last.weights + 0)

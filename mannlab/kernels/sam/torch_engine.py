@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from mannlab.kernels.sam.index import with_spares
 from mannlab.kernels.sam.layout import DELTA, NORM_EPSILON, Cells, History, Layout
-from mannlab.kernels.sam.session import Last
+from mannlab.kernels.sam.session import Last, Search
 
 
 class TorchEngine:
@@ -75,7 +76,14 @@ class TorchEngine:
 
     @torch.no_grad()
     def forward(
-        self, s: int, interface: Tensor, valid: Tensor | None, last: Last, cells: Cells, history: History
+        self,
+        s: int,
+        interface: Tensor,
+        valid: Tensor | None,
+        last: Last,
+        cells: Cells,
+        history: History,
+        search: Search | None = None,
     ) -> tuple[Tensor, Tensor]:
         memory, scale, stamps = cells.memory, cells.scale, cells.after
         batch, slots, width = memory.shape
@@ -107,8 +115,13 @@ class TorchEngine:
         unit = key * inverse_norm(key).unsqueeze(-1)
         limit = min(slots, bound + heads + sparsity)
         with self._full_precision():
-            similar = torch.bmm(unit, memory[:, :limit].transpose(1, 2)) * scale[:, None, :limit]
-        rows, cosines = best(similar, sparsity)
+            if search is None:
+                rows, cosines = best(self._similar(unit, cells, limit), sparsity)
+            else:
+                search.source.update(cells, changed)
+                rows, cosines = self._among(unit, cells, history, search, min(slots, bound + heads))
+                if search.recall.due():
+                    search.recall.add(cosines, best(self._similar(unit, cells, limit), sparsity)[1])
         weights = torch.softmax(strength * cosines, dim=-1)
         found = memory.gather(1, rows.flatten(1).unsqueeze(-1).expand(-1, -1, width))
         reads = (weights.unsqueeze(-1) * found.view(batch, heads, sparsity, width)).sum(2)
@@ -132,6 +145,32 @@ class TorchEngine:
         history.weights[s] = weights
         history.cosines[s] = cosines
         return reads.flatten(1), weights
+
+    def _similar(self, unit: Tensor, cells: Cells, limit: int) -> Tensor:
+        """Cosine of every key with every row below a limit, ``[B, H, limit]``."""
+        return torch.bmm(unit, cells.memory[:, :limit].transpose(1, 2)) * cells.scale[:, None, :limit]
+
+    def _among(
+        self, unit: Tensor, cells: Cells, history: History, search: Search, live: int
+    ) -> tuple[Tensor, Tensor]:
+        """The best of the rows that the index proposes, and their cosines, ``[B, H, K]``."""
+        batch, slots, width = cells.memory.shape
+        heads, sparsity = history.rows.shape[2:]
+        found = search.source.query(unit, cells)
+        bound = torch.full((batch,), live, device=unit.device)
+        found = with_spares(found, bound, Layout(slots, width, heads, sparsity))
+        floor = torch.arange(sparsity, device=unit.device).expand(batch, heads, -1)
+        # In order of number, so that those that come twice are neighbours and of equal ones the lower wins.
+        found = torch.cat([found, floor], dim=2).sort(dim=2).values
+        again = torch.zeros_like(found, dtype=torch.bool)
+        again[..., 1:] = found[..., 1:] == found[..., :-1]
+        places = found.clamp(min=0).flatten(1)
+        rows = cells.memory.gather(1, places.unsqueeze(-1).expand(-1, -1, width)).unflatten(1, (heads, -1))
+        scale = cells.scale.gather(1, places).unflatten(1, (heads, -1))
+        similar = (rows * unit.unsqueeze(2)).sum(-1) * scale
+        similar = similar.masked_fill(again | (found < 0), -torch.inf)
+        place, cosines = best(similar, sparsity)
+        return found.gather(2, place), cosines
 
     def _activate(self, interface: Tensor, said: Tensor, heads: int, width: int) -> tuple[Tensor, ...]:
         """Writes what was said, and returns its fields, ``[B, H, W]`` or ``[B, H, 1]`` each."""
