@@ -20,6 +20,7 @@ SMALL = {
     "transformer": {"width": 8, "heads": 2, "feedforward": 8},
     "dense": {"slots": 5, "width": 3, "read_heads": 2, "write_heads": 2},
     "sparse": {"slots": 9, "width": 3, "heads": 2},
+    "sparse_dnc": {"slots": 9, "width": 3, "heads": 2, "sparsity": 2, "links": 3},
     "copy": {"bits": 3, "max_length": 4, "bucket": 1},
     "associative_recall": {"bits": 3, "item_length": 2, "max_items": 4, "bucket": 1},
     "omniglot": {"source": "glyphs", "classes": 3, "episode_length": 6},

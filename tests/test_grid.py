@@ -17,6 +17,7 @@ SMALL = {
     "transformer": {"width": 24, "layers": 1, "heads": 2, "feedforward": 48},
     "dense": {"slots": 12, "width": 8},
     "sparse": {"slots": 12, "width": 8, "heads": 2},
+    "sparse_dnc": {"slots": 12, "width": 8, "heads": 1},
     "none": {},
     "copy": {"bits": 4, "max_length": 4},
     "associative_recall": {"bits": 3, "item_length": 2, "max_items": 3},

@@ -341,5 +341,5 @@ def test_impossible_sizes(options, said):
 
 
 def test_index_names_are_checked():
-    with pytest.raises(ConfigError, match="memory.index"):
+    with pytest.raises(ConfigError, match=r"memory\.index"):
         build("memory", "sparse", index="flann")

@@ -23,9 +23,16 @@ class NumbaEngine:
     Args:
         dtype: float32 or float64.
         initial: ``[N, W]``, the initial memory; None for zeros.
+        device: where reads and gradients are wanted.
     """
 
-    def __init__(self, dtype: torch.dtype, initial: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        dtype: torch.dtype,
+        initial: Tensor | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.device = device if device is not None and device.type != "cpu" else None
         self.dtype = np.dtype(str(dtype).removeprefix("torch."))
         self.key = self.dtype
         self.initial = np.empty((0, 0), self.dtype)
@@ -83,22 +90,52 @@ class NumbaEngine:
         search: Search | None = None,
     ) -> tuple[Tensor, Tensor]:
         batch = len(interface)
-        if valid is None:
-            real = self._real.get(batch)
-            if real is None:
-                real = self._real[batch] = np.ones(batch, np.bool_)
-        else:
-            real = valid.bool().numpy()
+        said, real = self.as_numpy(interface), self.as_real(valid, batch)
         heads, width = history.rows.shape[2], cells.memory.shape[2]
         reads = np.empty((batch, heads * width), self.dtype)
-        said = interface.detach().contiguous().numpy()
         if search is None:
             compiled.step(s, said, real, last.rows, last.weights, cells, history, reads)
         else:
             compiled.begin(s, said, real, last.rows, last.weights, cells, history)
             candidates = self._candidates(s, batch, last, cells, history, search)
             compiled.finish(s, candidates, last.rows, last.weights, cells, history, reads)
-        return torch.from_numpy(reads), torch.from_numpy(history.weights[s].copy())
+        return self.as_tensor(reads), self.as_tensor(history.weights[s].copy())
+
+    def as_numpy(self, tensor: Tensor) -> Any:
+        """An array for compiled code."""
+        tensor = tensor.detach()
+        return (tensor if self.device is None else tensor.cpu()).contiguous().numpy()
+
+    def as_tensor(self, array: Any) -> Tensor:
+        """A tensor where it is wanted."""
+        tensor = torch.from_numpy(array)
+        return tensor if self.device is None else tensor.to(self.device)
+
+    def as_real(self, valid: Tensor | None, batch: int) -> Any:
+        """``bool[B]``: which sequences make this step."""
+        if valid is not None:
+            return self.as_numpy(valid.bool())
+        real = self._real.get(batch)
+        if real is None:
+            real = self._real[batch] = np.ones(batch, np.bool_)
+        return real
+
+    def incoming(
+        self, cells: Any, history: Any, grad_reads: Tensor | None, grad_weights: Tensor | None
+    ) -> tuple[Any, Any]:
+        """Gradients of reads and weights as arrays; zeros where there is none."""
+        heads, width = history.rows.shape[2], cells.memory.shape[2]
+        on_reads = (
+            np.zeros((history.rows.shape[1], heads * width), self.dtype)
+            if grad_reads is None
+            else self.as_numpy(grad_reads)
+        )
+        on_weights = (
+            np.zeros(history.rows.shape[1:], self.dtype)
+            if grad_weights is None
+            else self.as_numpy(grad_weights)
+        )
+        return on_reads, on_weights
 
     def _candidates(
         self, s: int, batch: int, last: Last, cells: Cells, history: History, search: Search
@@ -129,23 +166,13 @@ class NumbaEngine:
         grad_reads: Tensor | None,
         grad_weights: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        _, batch, heads, sparsity = history.rows.shape
         out = np.empty(history.said.shape[1:], self.dtype)
-        grad_before = np.empty((batch, heads, sparsity), self.dtype)
-        on_reads = (
-            np.zeros((batch, heads * cells.memory.shape[2]), self.dtype)
-            if grad_reads is None
-            else grad_reads.contiguous().numpy()
-        )
-        on_weights = (
-            np.zeros(grad_before.shape, self.dtype)
-            if grad_weights is None
-            else grad_weights.contiguous().numpy()
-        )
+        grad_before = np.empty(history.rows.shape[1:], self.dtype)
+        on_reads, on_weights = self.incoming(cells, history, grad_reads, grad_weights)
         compiled.backward(
             s, last.rows, last.weights, cells, gradient, history, on_reads, on_weights, out, grad_before
         )
-        return torch.from_numpy(out), torch.from_numpy(grad_before)
+        return self.as_tensor(out), self.as_tensor(grad_before)
 
     def swap(self, s: int, last: Last, cells: Cells, history: History) -> None:
         compiled.swap(s, last.rows, cells, history)
@@ -168,4 +195,4 @@ class NumbaEngine:
         compiled.copy(source, target)
 
     def initial_gradient(self, cells: Cells, gradient: Any) -> Tensor:
-        return torch.from_numpy(gradient.sum(0))
+        return self.as_tensor(gradient.sum(0))

@@ -202,7 +202,7 @@ class Session:
         self.search: Search | None = None
         self.engine, self.layout, self.batch, self.pool = engine, layout, batch, pool
         self.keep_always, self.hold_for_start = keep_always, hold_for_start
-        self.key = (layout, batch)
+        self.key = (engine, layout, batch)
         self.cells: Cells | None
         self.cells, self.gradient = pool.take(self.key, lambda: engine.cells(batch, layout))
         self.dirty = False  # the gradient buffer holds something
