@@ -265,6 +265,7 @@ class Split:
         name: ``"train"``, ``"val"`` or ``"test"``.
         samples: how many there are; None for an endless stream.
         level: the size at which to draw (a length, a number of items), or None for the trained sizes.
+        ceiling: the largest size at which to draw, where a curriculum sets it.
         label: suffix in metric names, such as ``"length_30"``.
     """
 
@@ -272,6 +273,7 @@ class Split:
     samples: int | None = None
     level: int | None = None
     label: str = ""
+    ceiling: int | None = None
 
     @property
     def stream(self) -> str:
@@ -321,10 +323,18 @@ class Task(ABC):
     Attributes:
         spec: what comes in and what goes out.
         objective: the main metric.
+        first_ceiling: the largest size at which a curriculum starts, for tasks that have a size and heed
+            ``Split.ceiling``.
+        last_ceiling: the largest that it may reach; None: any.
+        curriculum: the loss under which a curriculum doubles the largest size, in bits for each symbol
+            asked; None: no curriculum.
     """
 
     spec: StreamSpec
     objective: Objective
+    first_ceiling: int | None = None
+    last_ceiling: int | None = None
+    curriculum: float | None = None
 
     @classmethod
     def label(cls, options: Mapping[str, Any]) -> str:

@@ -31,6 +31,8 @@ class AssociativeRecall(Task):
             carries no padding; 1 draws each on its own.
         val_sequences: sequences in the validation set.
         test_sequences: sequences in each test set.
+        curriculum: items up to max_items at first, and up to twice as many whenever training sequences
+            cost less than this, in bits for each bit asked; null: no curriculum.
     """
 
     objective = Objective("cost_bits_per_sequence", "min", solved=0.1, shown="bit_errors_per_sequence")
@@ -46,7 +48,9 @@ class AssociativeRecall(Task):
         bucket: int = 4,
         val_sequences: int = 640,
         test_sequences: int = 640,
+        curriculum: float | None = None,
     ) -> None:
+        self.curriculum, self.first_ceiling = curriculum, max_items
         self.items = [6, 10, 12, 15, 20] if items is None else items
         sizes = {
             "bits": bits,
@@ -88,12 +92,14 @@ class AssociativeRecall(Task):
             return np.full(count, split.level)
         first = start // self.bucket
         buckets = (start + count - 1) // self.bucket - first + 1
-        drawn = draws.integers(first, buckets, self.min_items, self.max_items, "items")
+        most = split.ceiling or self.max_items
+        drawn = draws.integers(first, buckets, self.min_items, most, "items")
         return drawn[np.arange(start, start + count) // self.bucket - first]
 
     def batch(self, split: Split, draws: Draws, start: int, count: int) -> Batch:
         counts = self.item_counts(split, draws, start, count)
-        most, limit, length = int(counts.max()), split.level or self.max_items, self.item_length
+        most, limit = int(counts.max()), split.level or split.ceiling or self.max_items
+        length = self.item_length
         drawn = draws.bits(start, count, limit * length * self.bits, "bits")
         items = drawn.reshape(count, limit, length, self.bits)[:, :most]
         query = (draws.uniform(start, count, 1, "query")[:, 0] * (counts - 1)).astype(np.int64)

@@ -29,6 +29,8 @@ class Copy(Task):
             no padding; 1 draws every length independently.
         val_sequences: sequences in the validation set.
         test_sequences: sequences in each test set.
+        curriculum: lengths up to max_length at first, and to twice the length whenever training sequences
+            cost less than this, in bits for each bit asked; null: no curriculum.
     """
 
     objective = Objective("cost_bits_per_sequence", "min", solved=0.1, shown="bit_errors_per_sequence")
@@ -43,7 +45,9 @@ class Copy(Task):
         bucket: int = 4,
         val_sequences: int = 640,
         test_sequences: int = 640,
+        curriculum: float | None = None,
     ) -> None:
+        self.curriculum, self.first_ceiling = curriculum, max_length
         self.lengths = [10, 20, 30, 50, 120] if lengths is None else lengths
         sizes = {
             "bits": bits,
@@ -79,13 +83,14 @@ class Copy(Task):
             return np.full(count, split.level)
         first = start // self.bucket
         buckets = (start + count - 1) // self.bucket - first + 1
-        drawn = draws.integers(first, buckets, self.min_length, self.max_length, "length")
+        longest = split.ceiling or self.max_length
+        drawn = draws.integers(first, buckets, self.min_length, longest, "length")
         return drawn[np.arange(start, start + count) // self.bucket - first]
 
     def batch(self, split: Split, draws: Draws, start: int, count: int) -> Batch:
         lengths = self.sequence_lengths(split, draws, start, count)
         longest = int(lengths.max())
-        limit = split.level or self.max_length
+        limit = split.level or split.ceiling or self.max_length
         words = draws.bits(start, count, limit * self.bits, "bits").reshape(count, limit, self.bits)
         steps = np.arange(2 * longest + 1)
         given = steps[None] < lengths[:, None]

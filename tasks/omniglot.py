@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 SANTORO_TRAIN = 1200  # of 1,623 characters
 LETTERS = 5  # a string label has five letters, each of a to e
 STRINGS = LETTERS**LETTERS
+BUCKET = 16  # episodes in a row with as many classes, so that a batch of them carries no padding
 TURN, SHIFT = math.pi / 16, 10 / 105  # most jitter: radians, and widths of the picture
 INSTANCES = ("1st", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th", "9th", "10th")
 
@@ -67,6 +68,8 @@ class Omniglot(Task):
         jitter: turn and move each image a little, everywhere.
         val_episodes: episodes in the validation set.
         test_episodes: episodes in the test set.
+        curriculum: 2 classes at first, and up to twice as many (at most ``classes``) whenever training
+            episodes cost less than this, in bits for each label; null: no curriculum.
     """
 
     objective = Objective("accuracy_2nd_instance_percent", "max")
@@ -88,7 +91,9 @@ class Omniglot(Task):
         jitter: bool = True,
         val_episodes: int = 200,
         test_episodes: int = 400,
+        curriculum: float | None = None,
     ) -> None:
+        self.curriculum, self.first_ceiling, self.last_ceiling = curriculum, 2, classes
         at_least = {
             "classes": (classes, 2),
             "episode_length": (10 * classes if episode_length is None else episode_length, 1),
@@ -193,10 +198,13 @@ class Omniglot(Task):
 
     def batch(self, split: Split, draws: Draws, start: int, count: int) -> Batch:
         self.prepare()
-        available, classes, length = self._characters[split.name], self.classes, self.length
-        rows = np.arange(count)[:, None]
+        available, rows = self._characters[split.name], np.arange(count)[:, None]
+        present = self.class_counts(split, draws, start, count)
+        classes = int(present.max())
+        lengths = np.minimum(self.length, 10 * present) if split.ceiling else np.full(count, self.length)
+        length = int(lengths.max())
         characters = available[draw_distinct(draws, start, count, len(available), classes, "characters")]
-        slots = (draws.uniform(start, count, length, "slots") * classes).astype(np.int64)
+        slots = (draws.uniform(start, count, length, "slots") * present[:, None]).astype(np.int64)
         seen = np.zeros((count, length), np.int64)  # how many of the same class came before
         for slot in range(classes):
             here = slots == slot
@@ -211,16 +219,27 @@ class Omniglot(Task):
         targets = torch.from_numpy(self._targets(slots, draws, start))
         label = torch.zeros(count, length, self.groups * self.count)
         label[:, 1:] = one_hot(targets[:, :-1], self.count).flatten(2)
+        real = torch.from_numpy((np.arange(length) < lengths[:, None]).astype(np.float32))
         return Batch(
             {"image": images, "label": label},
             targets,
-            torch.ones(count, length),
+            real,
+            None if bool(real.all()) else real,
             extra={
                 "instance": torch.from_numpy(seen + 1),
                 "class": torch.from_numpy(slots),
                 "character": torch.from_numpy(characters[rows, slots]),
             },
         )
+
+    def class_counts(self, split: Split, draws: Draws, start: int, count: int) -> NDArray[np.int64]:
+        """Number of classes of each episode, ``int64[count]``."""
+        if split.ceiling is None:
+            return np.full(count, self.classes)
+        first = start // BUCKET
+        buckets = (start + count - 1) // BUCKET - first + 1
+        drawn = draws.integers(first, buckets, 2, split.ceiling, "classes")
+        return drawn[np.arange(start, start + count) // BUCKET - first]
 
     def _targets(self, slots: NDArray[np.int64], draws: Draws, start: int) -> NDArray[np.int64]:
         """Labels, ``int64[B, T, groups]``. The order in which characters are picked is random already."""

@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 
 from mannlab.contracts import Batch, Split, Task
 from mannlab.draws import Draws
+from mannlab.errors import require
+from mannlab.training.curriculum import Curriculum
 
 # Runs of different seeds are judged on the same samples.
 EVALUATION_SEED = 1410_5401
@@ -42,11 +44,20 @@ class TrainStream(IterableDataset[Batch]):
         batch_size: B, samples per step and rank.
         rank: r.
         world: W.
+        curriculum: sets the largest size of each batch as it is drawn.
     """
 
     def __init__(
-        self, task: Task, seed: int, start: int, batch_size: int, rank: int = 0, world: int = 1
+        self,
+        task: Task,
+        seed: int,
+        start: int,
+        batch_size: int,
+        rank: int = 0,
+        world: int = 1,
+        curriculum: Curriculum | None = None,
     ) -> None:
+        self.curriculum = curriculum
         self.task, self.split = task, task.splits("train")[0]
         self.draws = Draws(seed, self.split.stream)
         self.start, self.batch_size, self.rank, self.world = start, batch_size, rank, world
@@ -57,7 +68,10 @@ class TrainStream(IterableDataset[Batch]):
         step, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
         while True:
             first = self.start + (step * self.world + self.rank) * self.batch_size
-            yield self.task.batch(self.split, self.draws, first, self.batch_size)
+            split = self.split
+            if self.curriculum is not None:
+                split = replace(split, ceiling=self.curriculum.at(first))
+            yield self.task.batch(split, self.draws, first, self.batch_size)
             step += stride
 
 
@@ -104,6 +118,10 @@ class StreamData(LightningDataModule):
 
     Attributes:
         consumed: training samples used by finished optimizer steps, over all ranks.
+        curriculum: the largest size of training samples, if it grows.
+
+    Raises:
+        ConfigError: a curriculum for a task without a size, or with workers.
     """
 
     def __init__(
@@ -113,6 +131,12 @@ class StreamData(LightningDataModule):
         self.task, self.seed, self.batch_size, self.workers = task, seed, batch_size, workers
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.consumed = 0
+        self.curriculum = Curriculum(task)
+        require(
+            self.curriculum.ceiling is None or workers == 0,
+            f"workers: {workers} is not allowed with task.curriculum.",
+            "Use workers=0: what is drawn next depends on what was just learnt.",
+        )
 
     @property
     def rank(self) -> int:
@@ -130,7 +154,9 @@ class StreamData(LightningDataModule):
         self.task.prepare()
 
     def train_dataloader(self) -> Any:
-        stream = TrainStream(self.task, self.seed, self.consumed, self.batch_size, self.rank, self.world)
+        stream = TrainStream(
+            self.task, self.seed, self.consumed, self.batch_size, self.rank, self.world, self.curriculum
+        )
         return self._loader(stream, self.workers)
 
     def val_dataloader(self) -> Any:
@@ -165,7 +191,10 @@ class StreamData(LightningDataModule):
         return self.task.batch(split, Draws(EVALUATION_SEED, split.stream), 0, 1)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"consumed": self.consumed}
+        if self.curriculum.ceiling is None:
+            return {"consumed": self.consumed}
+        return {"consumed": self.consumed, "curriculum": self.curriculum.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.consumed = int(state_dict["consumed"])
+        self.curriculum.load_state_dict(state_dict.get("curriculum", {}))

@@ -104,6 +104,7 @@ class MannModule(LightningModule):
         self._pending += len(batch) * self.trainer.world_size
         score = self.task.score(self(batch), batch)
         self.last_loss = score.loss.detach()
+        self.data.curriculum.update(score, batch, self.data.consumed + self._pending, self.trainer)
         if (self.global_step + 1) % self._log_every == 0:
             self._log_training(score, batch)
         return score.loss
@@ -115,6 +116,8 @@ class MannModule(LightningModule):
         )
         totals, counts = self.trainer.strategy.reduce(sums, reduce_op="sum").reshape(-1, 2).unbind(1)
         values = {f"train/{key}": value for key, value in zip(named, (totals / counts).tolist(), strict=True)}
+        if self.data.curriculum.ceiling is not None:
+            values["train/curriculum_level"] = float(self.data.curriculum.ceiling)
         values |= {f"memory/{key}": value for key, value in self.model.memory.metrics().items()}
         optimizer = self.trainer.optimizers[0]
         self.write(

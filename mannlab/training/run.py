@@ -192,6 +192,7 @@ class _Run:
             "metrics": metrics,
             "objective": objective,
             "sequences_until_solved": solved[0] if solved else None,
+            "curriculum_level": self.data.curriculum.ceiling if self.data else None,
             "resumed_from": str(self.resumed) if self.resumed else None,
             "facts": task.facts() if task else {},
             "overrides": list(config.get("overrides") or []),

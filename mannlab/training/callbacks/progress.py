@@ -14,6 +14,12 @@ from rich.progress import Progress as Bar
 log = logging.getLogger("mannlab.progress")
 
 
+def level_of(trainer: Any) -> str:
+    """How far a curriculum has come, in words; empty without one."""
+    ceiling = trainer.datamodule.curriculum.ceiling
+    return "" if ceiling is None else f"sizes to {ceiling}"
+
+
 class Progress(Callback):
     """Steps, sequences, loss, the main metric, sequences a second and the time left.
 
@@ -74,14 +80,16 @@ class Progress(Callback):
         rate = (seen - self._since[1]) / max(1e-9, now - self._since[0])
         self._since = (now, seen)
         loss = "" if pl_module.last_loss is None else f"  loss {float(pl_module.last_loss):.4g} nats"
+        level = level_of(trainer)
         total = f"/{trainer.max_steps}" if trainer.max_steps > 0 else ""
         log.info(
-            "step %d%s  %s sequences%s  %s  %s sequences/s%s",
+            "step %d%s  %s sequences%s  %s%s  %s sequences/s%s",
             trainer.global_step,
             total,
             f"{seen:,}",
             loss,
             self._metric,
+            f"  {level}" if level else "",
             f"{rate:,.0f}",
             self._left(trainer),
         )
@@ -103,7 +111,9 @@ class Progress(Callback):
         rate = (seen - before) / max(1e-9, now - begun)
         loss = "" if pl_module.last_loss is None else f"loss {float(pl_module.last_loss):.4g}"
         facts = "  ".join(
-            part for part in (f"{seen:,} seq", loss, self._metric, f"{rate:,.0f} seq/s") if part
+            part
+            for part in (f"{seen:,} seq", loss, self._metric, level_of(trainer), f"{rate:,.0f} seq/s")
+            if part
         )
         self._bar.update(
             self._line, description=word, completed=trainer.global_step, facts=facts, refresh=True

@@ -10,6 +10,8 @@ from lightning.pytorch.callbacks import Callback
 class StopWhenSolved(Callback):
     """Stop early once the main validation metric reaches the task's ``objective.solved``.
 
+    While a curriculum may still rise, nothing counts as solved.
+
     Args:
         enabled: stop; false only notes when it was solved.
         patience: this many validations in a row must reach it.
@@ -33,7 +35,7 @@ class StopWhenSolved(Callback):
             return
         objective = pl_module.task.objective
         value = pl_module.results.get(pl_module.objective)
-        if objective.solved is None or value is None:
+        if objective.solved is None or value is None or trainer.datamodule.curriculum.running:
             return
         reached = value <= objective.solved if objective.mode == "min" else value >= objective.solved
         self._row = self._row + 1 if reached else 0
