@@ -90,5 +90,7 @@ def touched(weights: Mapping[str, Tensor]) -> tuple[int, int]:
     margin = max(1, -(-(16 - (last - first)) // 2))
     if last - first + 2 * margin >= slots:
         return 0, slots
-    start = (first - margin) % slots
-    return start, start + last - first + 2 * margin
+    start, stretch = first - margin, last - first + 2 * margin
+    if last <= slots:  # it lies within the memory: so does its margin
+        start = min(max(start, 0), slots - stretch)
+    return start % slots, start % slots + stretch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint
 
 from mannlab.contracts import Task
-from mannlab.errors import CheckpointError, ConfigError
+from mannlab.errors import CheckpointError, ConfigError, choices
 from mannlab.model import MANN, assemble
 from mannlab.training.build import instantiate_all
 from mannlab.training.callbacks import Checkpoints, GracefulStop, HyperParameters, StopWhenSolved
@@ -41,6 +42,17 @@ __all__ = ["Loaded", "evaluate", "find_checkpoint", "load", "train"]
 
 # Trainer options that would begin the stream anew.
 ENDLESS = ("limit_train_batches", "overfit_batches", "reload_dataloaders_every_n_epochs")
+
+
+# Trainer options that a run gives itself.
+OURS = (
+    "default_root_dir",
+    "callbacks",
+    "logger",
+    "plugins",
+    "use_distributed_sampler",
+    "enable_checkpointing",
+)
 
 
 @dataclass(frozen=True)
@@ -233,6 +245,11 @@ def make_trainer(config: Mapping[str, Any], run_dir: Path, callbacks: list[Any],
         "check_val_every_n_epoch": None,
         "max_epochs": -1,
     } | {key: value for key, value in config["trainer"].items() if key != "_target_"}
+    known = [name for name in inspect.signature(lightning.pytorch.Trainer).parameters if name not in OURS]
+    for key in settings:
+        if key not in known:
+            taken = "set by the run itself" if key in OURS else "no option of Lightning's Trainer"
+            raise ConfigError(f"trainer.{key}: this is {taken}.", choices(key, known, "options"))
     try:
         trainer = lightning.pytorch.Trainer(
             **settings,

@@ -154,7 +154,7 @@ SPARSE = {"name": "sparse", "slots": 64, "width": 4, "heads": 2}
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
-@pytest.mark.parametrize("memory", [{"name": "none"}, SPARSE])
+@pytest.mark.parametrize("memory", [{"name": "none"}, {"name": "dense", "slots": 8, "width": 4}, SPARSE])
 def test_precisions(tmp_path: Path, settings: Any, precision: str, memory: dict[str, Any]) -> None:
     summary = train(settings({"trainer.precision": precision, "memory": memory}), tmp_path / "run")
     assert summary["status"] == "completed"
@@ -200,7 +200,8 @@ def test_schedulers_change_the_rate_by_steps(tmp_path: Path, settings: Any, sche
         ("seed", "x", "seed"),
         ("threads", 0, "threads"),
         ("trainer.accelerator", "abacus", "trainer"),
-        ("trainer.nonsense", 1, "nonsense"),
+        ("trainer.nonsense", 1, r"trainer\.nonsense: this is no option"),
+        ("trainer.logger", 1, r"trainer\.logger: this is set by the run"),
         ("trainer.limit_train_batches", 3, r"trainer\.limit_train_batches"),
         ("optimizer._target_", "torch.optim.Nope", r"optimizer\._target_"),
         ("ckpt_path", "last", "no earlier run"),

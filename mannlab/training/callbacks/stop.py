@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from typing import Any
@@ -19,7 +18,9 @@ class Interrupted(MannlabError):
 
 
 class GracefulStop(Callback):
-    """The first Ctrl-C or SIGTERM stops after the present step and saves; the second one kills.
+    """The first Ctrl-C or SIGTERM stops after the present step and saves; the second one stops at once.
+
+    After either the summary is written; a checkpoint that is being written is completed or left out.
 
     Attributes:
         stopped: whether training was stopped this way.
@@ -75,8 +76,10 @@ class GracefulStop(Callback):
 
     def _handle(self, number: int, frame: Any) -> None:
         if self._asked:
+            # The third one is not ours.
             signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            self.stopped = True
+            raise KeyboardInterrupt
         self._asked = True
 
     def _install(self) -> None:

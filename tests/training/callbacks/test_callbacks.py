@@ -8,6 +8,8 @@ import math
 import os
 import signal
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,15 +123,45 @@ def test_handlers_come_back_after_a_run_and_after_a_failure(
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_a_second_signal_kills(monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[Any] = []
-    monkeypatch.setattr(signal, "signal", lambda *args: done.append(args))
-    monkeypatch.setattr(os, "kill", lambda *args: done.append(args))
-    stop = callbacks.GracefulStop()
-    stop._handle(signal.SIGINT, None)
-    assert done == []
-    stop._handle(signal.SIGINT, None)
-    assert done == [(signal.SIGINT, signal.SIG_DFL), (os.getpid(), signal.SIGINT)]
+TWICE = """
+import json, os, signal, sys
+from pathlib import Path
+from lightning.pytorch.callbacks import Callback
+from mannlab.training.run import train
+
+class Twice(Callback):
+    def on_train_batch_start(self, trainer, *rest):
+        if trainer.global_step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            sys.exit("the second signal was ignored")
+
+sys.modules["twice"] = sys.modules["__main__"]
+config = json.loads(Path(sys.argv[1]).read_text())
+config["callbacks"]["twice"] = {"_target_": "twice.Twice"}
+train(config, Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+def test_a_second_signal_stops_at_once_and_loses_nothing(tmp_path: Path, settings: Any, root: Path) -> None:
+    changes = {"trainer.max_steps": 50, "callbacks.checkpoints.every_n_steps": 2}
+    (tmp_path / "script.py").write_text(TWICE)
+    (tmp_path / "config.json").write_text(json.dumps(settings(changes)))
+    done = subprocess.run(
+        [sys.executable, "script.py", "config.json", "run"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "ignored" not in done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["status"], summary["steps"]) == ("interrupted", 5)
+    assert step_of(tmp_path / "run", "last") == 4
 
 
 @pytest.mark.parametrize(("patience", "steps", "first"), [(1, 2, 8), (3, 6, 8)])
