@@ -174,6 +174,15 @@ def test_a_resumed_run_climbs_on_as_if_nothing_had_been(
     assert levels[0] == levels[1] > 3
 
 
+def test_the_best_checkpoint_is_of_the_largest_size(tmp_path: Path, settings: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(module, "WINDOW", 16)
+    train(easy(settings, **{"optimizer.lr": 10.0, "task.curriculum": 1e9}), tmp_path / "run")
+    best, final = (
+        read_checkpoint(tmp_path / "run" / "checkpoints" / f"{name}.ckpt") for name in ("best", "last")
+    )
+    assert best["global_step"] == final["global_step"] == 12
+
+
 def test_nothing_counts_as_solved_while_it_may_rise(tmp_path: Path, settings: Any) -> None:
     from mannlab.contracts import Objective
 

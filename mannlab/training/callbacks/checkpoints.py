@@ -19,6 +19,9 @@ from mannlab.training.checkpoints import FOLDER, read_checkpoint, replace_file
 class Checkpoints(Checkpoint):
     """``checkpoints/last.ckpt`` after every validation and at the end, ``best.ckpt`` by the main metric.
 
+    With a curriculum, the best is the best of those validated at the largest size: whoever has not met
+    that size yet may do better on small ones.
+
     Args:
         every_n_steps: also write last.ckpt each this many optimizer steps; null: at validations only.
     """
@@ -27,6 +30,7 @@ class Checkpoints(Checkpoint):
         self.every_n_steps = every_n_steps
         self.best_value: float | None = None
         self.best_step = -1
+        self.best_level = 0
         self._saved_step = -1
         self._resumed: Path | None = None
 
@@ -56,9 +60,10 @@ class Checkpoints(Checkpoint):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         value = pl_module.results.get(pl_module.objective)
-        better = value is not None and self._better(value, pl_module.task.objective.mode)
+        level = trainer.datamodule.curriculum.ceiling or 0
+        better = value is not None and self._better(value, level, pl_module.task.objective.mode)
         if better:
-            self.best_value, self.best_step = value, trainer.global_step
+            self.best_value, self.best_step, self.best_level = value, trainer.global_step, level
         if better or trainer.global_step != self._saved_step:
             self._saved_step = -1
             self.save_last(trainer, pl_module)
@@ -79,10 +84,10 @@ class Checkpoints(Checkpoint):
         trainer.save_checkpoint(self._path(trainer, "last"))
         self._saved_step = step
 
-    def _better(self, value: float, mode: str) -> bool:
+    def _better(self, value: float, level: int, mode: str) -> bool:
         if math.isnan(value):
             return False
-        if self.best_value is None:
+        if self.best_value is None or level > self.best_level:
             return True
         return value < self.best_value if mode == "min" else value > self.best_value
 
@@ -90,10 +95,11 @@ class Checkpoints(Checkpoint):
         return Path(trainer.default_root_dir) / FOLDER / f"{kind}.ckpt"
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_value": self.best_value, "best_step": self.best_step}
+        return {"best_value": self.best_value, "best_step": self.best_step, "best_level": self.best_level}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_value, self.best_step = state_dict["best_value"], state_dict["best_step"]
+        self.best_level = state_dict.get("best_level", 0)
 
 
 def _copy(source: Path, target: Path) -> None:
