@@ -343,3 +343,21 @@ def test_impossible_sizes(options, said):
 def test_index_names_are_checked():
     with pytest.raises(ConfigError, match=r"memory\.index"):
         build("memory", "sparse", index="flann")
+
+
+def test_the_first_compilation_is_announced(caplog, monkeypatch, tmp_path):
+    from types import SimpleNamespace
+
+    from mannlab.kernels.sam.numba_engine import NumbaEngine
+
+    function = SimpleNamespace(
+        stats=SimpleNamespace(cache_path=str(tmp_path)), signatures=[], __module__="a.compiled"
+    )
+    monkeypatch.setattr(NumbaEngine, "step_function", function)
+    with caplog.at_level("INFO"):
+        NumbaEngine(torch.float32)
+        assert "Compiling" in caplog.text
+        caplog.clear()
+        (tmp_path / "compiled.step-190.py311.nbi").touch()
+        NumbaEngine(torch.float32)
+        assert not caplog.text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from mannlab.kernels.sam import compiled
 from mannlab.kernels.sam.index import with_spares
 from mannlab.kernels.sam.layout import NORM_EPSILON, Cells, History, Layout
 from mannlab.kernels.sam.session import Last, Search
+
+log = logging.getLogger(__name__)
 
 
 class NumbaEngine:
@@ -41,7 +45,17 @@ class NumbaEngine:
             self.initial = np.ascontiguousarray(initial.detach().numpy(), self.dtype).copy()
             self.initial_scale = np.empty(len(self.initial), self.dtype)
             compiled.scales(self.initial, self.initial_scale)
+        self._announce()
         self._real: dict[int, np.ndarray] = {}
+
+    step_function: Any = compiled.step
+
+    def _announce(self) -> None:
+        """Say why nothing happens for a while, where compiled code is not kept from an earlier run."""
+        stats = self.step_function.stats
+        name = f"{self.step_function.__module__.rpartition('.')[2]}.step-*.nbi"
+        if not self.step_function.signatures and not any(Path(stats.cache_path).glob(name)):
+            log.info("Compiling the sparse memory for this machine: some 20 seconds, the first time only.")
 
     def cells(self, batch: int, layout: Layout) -> Cells:
         slots, width = layout.slots, layout.width

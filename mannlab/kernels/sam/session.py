@@ -7,6 +7,7 @@ buffer goes back, equal to the initial memory again, by work in proportion to th
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -419,5 +420,6 @@ class Session:
         self.latest = None
 
     def __del__(self) -> None:
-        if getattr(self, "cells", None) is not None:
+        # Whatever is left when Python ends needs no tidying up.
+        if getattr(self, "cells", None) is not None and not sys.is_finalizing():
             self.release()

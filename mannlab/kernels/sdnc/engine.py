@@ -17,6 +17,8 @@ from mannlab.kernels.sdnc.layout import Cells, History
 class SdncEngine(NumbaEngine):
     """See :class:`mannlab.kernels.sam.session.Engine`."""
 
+    step_function = compiled.step
+
     def cells(self, batch: int, layout: Any) -> Any:
         basic = super().cells(batch, layout)
         links = (batch, layout.slots, layout.links)
