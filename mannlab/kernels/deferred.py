@@ -15,22 +15,16 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
-class Shared:
-    """Some weights, for one pass over a sequence.
+class Tape:
+    """What the backward pass of each step left for the gradient of the weights."""
 
-    Attributes:
-        token: an input of every step's node, so that the weights' node comes last in the backward pass.
-    """
-
-    def __init__(self, *weights: Tensor | None) -> None:
+    def __init__(self) -> None:
         self._steps: list[tuple[int, tuple[Tensor, ...]]] = []
-        self.weights = weights
-        self.token: Tensor = _Weights.apply(self, *weights)
 
-    def used(self, *what: Tensor) -> None:
-        """Called in a step's backward pass: what its gradient is made of."""
+    def add(self, *what: Tensor) -> None:
+        """Note a step: what came in, and last the gradient of what went out."""
         # Marked by pass: of several over one graph, each may stop before it reaches the weights.
-        self._steps.append((torch._C._current_graph_task_id(), what))
+        self._steps.append((torch._C._current_graph_task_id(), tuple(part.detach() for part in what)))
 
     def collect(self) -> list[Tensor]:
         """What the steps of this pass left, each put together over the steps: ``[T * B, ...]``."""
@@ -40,12 +34,29 @@ class Shared:
         return [torch.cat(parts) for parts in zip(*mine, strict=True)]
 
 
+class Shared:
+    """Some weights, for one pass over a sequence.
+
+    Args:
+        weights: weight and bias (or None) of each input, in turn.
+
+    Attributes:
+        token: an input of every step's node, so that the weights' node comes last in the backward pass.
+        tape: what the steps leave for it.
+    """
+
+    def __init__(self, *weights: Tensor | None) -> None:
+        self.weights, self.tape = weights, Tape()
+        # The node knows the tape and not this object, which holds the node: that would be a cycle.
+        self.token: Tensor = _Weights.apply(self.tape, *weights)
+
+
 class _Weights(torch.autograd.Function):
     """Any number of (input, gradient of output) pairs: weight and bias of each, in turn."""
 
     @staticmethod
-    def forward(ctx: Any, shared: Shared, *weights: Tensor | None) -> Tensor:
-        ctx.shared = shared
+    def forward(ctx: Any, tape: Tape, *weights: Tensor | None) -> Tensor:
+        ctx.tape = tape
         first = weights[0]
         assert first is not None
         return first.new_zeros(())
@@ -53,7 +64,7 @@ class _Weights(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
-        found = ctx.shared.collect()
+        found = ctx.tape.collect()
         grads: list[Tensor | None] = []
         if not found:
             return (None,) * len(ctx.needs_input_grad)
@@ -81,7 +92,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
-        ctx.shared.used(ctx.x, grad)
+        ctx.shared.tape.add(ctx.x, grad)
         weight = ctx.shared.weights[0]
         return (grad @ weight if ctx.needs_input_grad[0] else None), None, None
 

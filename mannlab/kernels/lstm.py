@@ -46,7 +46,7 @@ class _Step(torch.autograd.Function):
         slope_g.mul_(on_c * i)
         slope_o.mul_(on_h * ctx.squashed)
         from_x, _, from_h, _ = ctx.shared.weights
-        ctx.shared.used(ctx.x, ctx.h, slopes)
+        ctx.shared.tape.add(ctx.x, ctx.h, slopes)
         need_x, need_h, need_c = ctx.needs_input_grad[:3]
         return (
             slopes @ from_x if need_x else None,

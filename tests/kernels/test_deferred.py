@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -98,3 +101,23 @@ def test_frozen_biases():
     layer.zero_grad()
     layer(x)[0].sum().backward()
     torch.testing.assert_close(mine, layer.weight_ih_l0.grad)
+
+
+def test_a_pass_leaves_no_cycle_behind():
+    """Graphs go when they are done with, not when the garbage collector comes by."""
+    layer, x, _ = make()
+    gc.collect()
+    gc.disable()
+    try:
+        alive = []
+        for _ in range(3):
+            shared = Shared(*weights(layer))
+            alive.append(weakref.ref(shared))
+            h = c = torch.zeros(3, 7, dtype=F64)
+            for t in range(6):
+                h, c = lstm.step(x[:, t], h, c, shared)
+            h.sum().backward()
+            del h, c, shared
+        assert [each() for each in alive] == [None] * 3
+    finally:
+        gc.enable()
