@@ -90,7 +90,7 @@ def measure_time(largest: int, device: str) -> dict[str, Any]:
         dense: dict[int, float] = {}
         for slots in sizes:
             # Rows of weights, contents and what the backward pass keeps of them, generously.
-            need = 4 * batch * slots * (6 * WIDTH + 24 * heads)
+            need = 4 * batch * slots * (6 * WIDTH + 44 * heads)
             if need > 0.6 * total_memory(device):
                 continue
             steps = int(max(1, min(STEPS, 0.6 * total_memory(device) // need)))

@@ -99,8 +99,8 @@ def activate(interface, said, heads, width):
 
 @jit
 def inverse_norm(row):
-    total = row[0] * row[0]
-    for w in range(1, len(row)):
+    total = row.dtype.type(0)
+    for w in range(len(row)):
         total += row[w] * row[w]
     return 1 / math.sqrt(total + NORM_EPSILON)
 
@@ -161,16 +161,17 @@ def search_live(memory, scale, keys, limit, rows, scores):
     """The K rows below ``limit`` that are most like each key; ``keys[H, W]`` have length one."""
     heads, sparsity = rows.shape
     width = memory.shape[1]
+    zero = memory.dtype.type(0)
     for h in range(heads):
         for k in range(sparsity):
             # Valid rows even if every score is NaN.
             rows[h, k], scores[h, k] = k, -np.inf
     for i in range(limit):
-        row = memory[i]
         for h in range(heads):
-            score = row[0] * keys[h, 0]
-            for w in range(1, width):
-                score += row[w] * keys[h, w]
+            # From zero, not from the first product: then whole vector registers divide the width.
+            score = zero
+            for w in range(width):
+                score += memory[i, w] * keys[h, w]
             score *= scale[i]
             if score > scores[h, sparsity - 1]:
                 keep_best(i, score, rows[h], scores[h])
@@ -181,6 +182,7 @@ def search_among(memory, scale, keys, candidates, rows, scores):
     """The same among ``candidates[H, C]`` (-1 for none), which may come twice and in any order."""
     heads, sparsity = rows.shape
     width = memory.shape[1]
+    zero = memory.dtype.type(0)
     for h in range(heads):
         for k in range(sparsity):
             rows[h, k], scores[h, k] = -1, -np.inf
@@ -190,8 +192,8 @@ def search_among(memory, scale, keys, candidates, rows, scores):
                 known = known or rows[h, k] == i
             if known:
                 continue
-            score = memory[i, 0] * keys[h, 0]
-            for w in range(1, width):
+            score = zero
+            for w in range(width):
                 score += memory[i, w] * keys[h, w]
             score *= scale[i]
             k = sparsity - 1
