@@ -101,8 +101,8 @@ def pays(*tensors: Tensor) -> bool:
     """Whether there is a gradient to make, on a device where small operations are what costs."""
     return (
         torch.is_grad_enabled()
-        and not torch.is_autocast_enabled(tensors[0].device.type)
         and tensors[0].device.type == "cpu"
+        and not torch.is_autocast_enabled("cpu")
         and any(tensor.requires_grad for tensor in tensors)
     )
 

@@ -361,3 +361,20 @@ def test_the_first_compilation_is_announced(caplog, monkeypatch, tmp_path):
         (tmp_path / "compiled.step-190.py311.nbi").touch()
         NumbaEngine(torch.float32)
         assert not caplog.text
+
+
+@pytest.mark.parametrize("index", ["exact", "lsh"])
+def test_no_step_waits_for_the_device(index):
+    """On the meta device tensors have no values: whoever asked for one would fail."""
+    memory = SparseMemory(slots=64, width=4, heads=2, engine="torch", index=index).to("meta")
+    x = torch.zeros(3, 40, memory.interface_size, device="meta", requires_grad=True)
+    valid = torch.ones(3, 40, device="meta")
+    reads = memory.sequence(x, memory.init_state(3), valid)[0]
+    assert reads.shape == (3, 40, 8)
+    reads.sum().backward()
+    assert x.grad.shape == x.shape
+    state = memory.init_state(3)
+    for part in x.split(20, dim=1):
+        reads, state = memory.sequence(part, state)
+        reads.sum().backward()
+        state = memory.detach(memory.snapshot(state))

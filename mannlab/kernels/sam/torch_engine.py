@@ -72,7 +72,8 @@ class TorchEngine:
 
     def _full_precision(self) -> AbstractContextManager[Any]:
         device = self.like.device.type
-        return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+        mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        return torch.autocast(device, enabled=False) if mixed else nullcontext()
 
     @torch.no_grad()
     def forward(
