@@ -11,7 +11,9 @@ Each raises AssertionError that says which part of the contract is broken, and r
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -73,6 +75,9 @@ def check_task(task: str | type, **settings: Any) -> None:
             assert split.samples >= 1, f"split '{split.stream}' must have samples"
     for split in [train[0], made.splits("val")[0], made.splits("test")[-1]]:
         _check_split(made, split)
+    if made.first_ceiling is not None:
+        for ceiling in (made.first_ceiling, min(2 * made.first_ceiling, made.last_ceiling or math.inf)):
+            _check_split(made, replace(train[0], ceiling=int(ceiling)))
     mine = made.batch(train[0], Draws(0, "train"), 0, 4)
     other = made.batch(train[0], Draws(1, "train"), 0, 4)
     assert not _equal(mine, other), "another seed must give other samples: draw from `draws`, and only there"

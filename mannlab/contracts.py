@@ -323,18 +323,23 @@ class Task(ABC):
     Attributes:
         spec: what comes in and what goes out.
         objective: the main metric.
-        first_ceiling: the largest size at which a curriculum starts, for tasks that have a size and heed
-            ``Split.ceiling``.
-        last_ceiling: the largest that it may reach; None: any.
-        curriculum: the loss under which a curriculum doubles the largest size, in bits for each symbol
-            asked; None: no curriculum.
+        least_size: the smallest size of a training sample, for tasks that have a size.
+        first_ceiling: the largest size at which a curriculum starts; setting it declares that the task
+            has a size and heeds ``Split.ceiling``.
+        last_ceiling: the largest that it can draw; None: any.
+        curriculum: the option ``task.curriculum``: None or False: no curriculum; the cost under which the
+            largest size doubles, in bits for each symbol asked; True: at ``easy``; or a mapping with any
+            of threshold, start, max and window (see ``mannlab.training.curriculum.Plan``).
+        easy: the threshold when none is given.
     """
 
     spec: StreamSpec
     objective: Objective
+    least_size: int = 1
     first_ceiling: int | None = None
     last_ceiling: int | None = None
-    curriculum: float | None = None
+    curriculum: bool | float | dict[str, Any] | None = None
+    easy: float = 0.1
 
     @classmethod
     def label(cls, options: Mapping[str, Any]) -> str:

@@ -224,6 +224,8 @@ def _fit(value: Any, annotation: Any) -> tuple[Any, bool]:
             return value, False
         fits = [_fit(item, arguments[0] if arguments else Any) for item in value]
         return [fitted for fitted, _ in fits], all(ok for _, ok in fits)
+    if dict in (origin, annotation):
+        return value, isinstance(value, dict)
     if annotation in (None, NoneType):
         return None, value is None
     if annotation is float:
@@ -245,6 +247,8 @@ def spell(annotation: Any) -> str:
         return " | ".join(spell(item) for item in arguments)
     if origin in (list, tuple):
         return f"list of {spell(arguments[0])}"
+    if dict in (origin, annotation):
+        return "mapping"
     if annotation in (None, NoneType):
         return "null"
     return getattr(annotation, "__name__", str(annotation))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -32,7 +34,9 @@ class AssociativeRecall(Task):
         val_sequences: sequences in the validation set.
         test_sequences: sequences in each test set.
         curriculum: items up to max_items at first, and up to twice as many whenever training sequences
-            cost less than this, in bits for each bit asked; null: no curriculum.
+            cost less than this, in bits for each bit asked; true: 0.1; or a mapping with any of threshold,
+            start (instead of max_items), max (null: any number) and window (256 sequences, over which the
+            mean is taken); null or false: no curriculum.
     """
 
     objective = Objective("cost_bits_per_sequence", "min", solved=0.1, shown="bit_errors_per_sequence")
@@ -48,9 +52,9 @@ class AssociativeRecall(Task):
         bucket: int = 4,
         val_sequences: int = 640,
         test_sequences: int = 640,
-        curriculum: float | None = None,
+        curriculum: bool | float | dict[str, Any] | None = None,
     ) -> None:
-        self.curriculum, self.first_ceiling = curriculum, max_items
+        self.curriculum, self.least_size, self.first_ceiling = curriculum, min_items, max_items
         self.items = [6, 10, 12, 15, 20] if items is None else items
         sizes = {
             "bits": bits,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -30,7 +32,9 @@ class Copy(Task):
         val_sequences: sequences in the validation set.
         test_sequences: sequences in each test set.
         curriculum: lengths up to max_length at first, and to twice the length whenever training sequences
-            cost less than this, in bits for each bit asked; null: no curriculum.
+            cost less than this, in bits for each bit asked; true: 0.1; or a mapping with any of threshold,
+            start (instead of max_length), max (null: any length) and window (256 sequences, over which the
+            mean is taken); null or false: no curriculum.
     """
 
     objective = Objective("cost_bits_per_sequence", "min", solved=0.1, shown="bit_errors_per_sequence")
@@ -45,9 +49,9 @@ class Copy(Task):
         bucket: int = 4,
         val_sequences: int = 640,
         test_sequences: int = 640,
-        curriculum: float | None = None,
+        curriculum: bool | float | dict[str, Any] | None = None,
     ) -> None:
-        self.curriculum, self.first_ceiling = curriculum, max_length
+        self.curriculum, self.least_size, self.first_ceiling = curriculum, min_length, max_length
         self.lengths = [10, 20, 30, 50, 120] if lengths is None else lengths
         sizes = {
             "bits": bits,

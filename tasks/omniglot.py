@@ -68,10 +68,15 @@ class Omniglot(Task):
         jitter: turn and move each image a little, everywhere.
         val_episodes: episodes in the validation set.
         test_episodes: episodes in the test set.
-        curriculum: 2 classes at first, and up to twice as many (at most ``classes``) whenever training
-            episodes cost less than this, in bits for each label; null: no curriculum.
+        curriculum: 2 classes at first, and up to twice as many whenever training episodes cost less than
+            this, in bits for each label (for each letter of five_letters); true: 0.5, since the first
+            instance of a character can only be guessed; or a mapping with any of threshold, start (2), max
+            (at most ``classes``, which sets the width of labels and must be available as characters) and
+            window (256 episodes, over which the mean is taken); null or false: no curriculum. An episode
+            of fewer classes is shorter in proportion.
     """
 
+    least_size, easy = 2, 0.5
     objective = Objective("accuracy_2nd_instance_percent", "max")
 
     def __init__(
@@ -91,7 +96,7 @@ class Omniglot(Task):
         jitter: bool = True,
         val_episodes: int = 200,
         test_episodes: int = 400,
-        curriculum: float | None = None,
+        curriculum: bool | float | dict[str, Any] | None = None,
     ) -> None:
         self.curriculum, self.first_ceiling, self.last_ceiling = curriculum, 2, classes
         at_least = {
@@ -200,22 +205,26 @@ class Omniglot(Task):
         self.prepare()
         available, rows = self._characters[split.name], np.arange(count)[:, None]
         present = self.class_counts(split, draws, start, count)
-        classes = int(present.max())
-        lengths = np.minimum(self.length, 10 * present) if split.ceiling else np.full(count, self.length)
-        length = int(lengths.max())
+        lengths = -(-self.length * present // self.classes)
+        classes, length = int(present.max()), int(lengths.max())
+        # As many numbers for each sample as the largest could need, whatever batch it comes in.
+        most = split.ceiling or self.classes
+        steps = -(-self.length * most // self.classes)
         characters = available[draw_distinct(draws, start, count, len(available), classes, "characters")]
-        slots = (draws.uniform(start, count, length, "slots") * present[:, None]).astype(np.int64)
+        slots = (draws.uniform(start, count, steps, "slots")[:, :length] * present[:, None]).astype(np.int64)
         seen = np.zeros((count, length), np.int64)  # how many of the same class came before
         for slot in range(classes):
             here = slots == slot
             seen[here] = (np.cumsum(here, 1) - 1)[here]
-        keys = draws.uniform(start, count, classes * DRAWINGS, "drawings").reshape(count, classes, DRAWINGS)
-        drawing = np.argsort(keys, -1)[rows, slots, seen % DRAWINGS]
-        turns = np.zeros((count, classes), np.int64)
+        keys = draws.uniform(start, count, most * DRAWINGS, "drawings").reshape(count, most, DRAWINGS)
+        drawing = np.argsort(keys[:, :classes], -1)[rows, slots, seen % DRAWINGS]
+        turns = np.zeros((count, most), np.int64)
         if self.rotations[split.name]:
-            turns = (draws.uniform(start, count, classes, "turns") * 4).astype(np.int64)
+            turns = (draws.uniform(start, count, most, "turns") * 4).astype(np.int64)
 
-        images = self._render(characters[rows, slots] * DRAWINGS + drawing, turns[rows, slots], draws, start)
+        images = self._render(
+            characters[rows, slots] * DRAWINGS + drawing, turns[rows, slots], draws, start, steps
+        )
         targets = torch.from_numpy(self._targets(slots, draws, start))
         label = torch.zeros(count, length, self.groups * self.count)
         label[:, 1:] = one_hot(targets[:, :-1], self.count).flatten(2)
@@ -249,15 +258,18 @@ class Omniglot(Task):
         chosen = np.take_along_axis(strings, slots, 1)
         return chosen[..., None] // LETTERS ** np.arange(LETTERS - 1, -1, -1) % LETTERS
 
-    def _render(self, index: NDArray[np.int64], turns: NDArray[np.int64], draws: Draws, start: int) -> Tensor:
-        """Images ``float[B, T, 1, size, size]``, turned and moved.
+    def _render(
+        self, index: NDArray[np.int64], turns: NDArray[np.int64], draws: Draws, start: int, steps: int
+    ) -> Tensor:
+        """Images ``float[B, T, 1, size, size]``, turned and moved; ``steps`` >= T, of the longest episode.
 
         The drawings are kept at twice the size: where nothing is moved, each pixel is the mean of four.
         """
         count, length, size = *index.shape, self.image_size
         wobble = np.zeros((3, count, length))
         if self.jitter:
-            drawn = draws.uniform(start, count, 3 * length, "jitter").reshape(count, 3, length)
+            drawn = draws.uniform(start, count, 3 * steps, "jitter").reshape(count, 3, steps)
+            drawn = drawn[..., :length]
             wobble = 2 * drawn.transpose(1, 0, 2) - 1
         angle = torch.from_numpy(wobble[0] * TURN + turns * (math.pi / 2)).flatten()
         # Coordinates run from -1 to 1: the picture is 2 wide.

@@ -121,7 +121,7 @@ class StreamData(LightningDataModule):
         curriculum: the largest size of training samples, if it grows.
 
     Raises:
-        ConfigError: a curriculum for a task without a size, or with workers.
+        ConfigError: a curriculum for a task without a size, with impossible options, or with workers.
     """
 
     def __init__(
@@ -193,8 +193,8 @@ class StreamData(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         if self.curriculum.ceiling is None:
             return {"consumed": self.consumed}
-        return {"consumed": self.consumed, "curriculum": self.curriculum.state_dict()}
+        return {"consumed": self.consumed, "curriculum": self.curriculum.state_dict(self.trainer)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.consumed = int(state_dict["consumed"])
-        self.curriculum.load_state_dict(state_dict.get("curriculum", {}))
+        self.curriculum.load_state_dict(state_dict.get("curriculum", {}), self.rank, self.world)

@@ -104,7 +104,7 @@ class MannModule(LightningModule):
         self._pending += len(batch) * self.trainer.world_size
         score = self.task.score(self(batch), batch)
         self.last_loss = score.loss.detach()
-        self.data.curriculum.update(score, batch, self.data.consumed + self._pending, self.trainer)
+        self.data.curriculum.note(score, batch, self.position)
         if (self.global_step + 1) % self._log_every == 0:
             self._log_training(score, batch)
         return score.loss
@@ -116,8 +116,9 @@ class MannModule(LightningModule):
         )
         totals, counts = self.trainer.strategy.reduce(sums, reduce_op="sum").reshape(-1, 2).unbind(1)
         values = {f"train/{key}": value for key, value in zip(named, (totals / counts).tolist(), strict=True)}
-        if self.data.curriculum.ceiling is not None:
-            values["train/curriculum_level"] = float(self.data.curriculum.ceiling)
+        level = self.data.curriculum.at(self.position)
+        if level is not None:
+            values["train/curriculum_level"] = float(level)
         values |= {f"memory/{key}": value for key, value in self.model.memory.metrics().items()}
         optimizer = self.trainer.optimizers[0]
         self.write(
@@ -138,6 +139,8 @@ class MannModule(LightningModule):
         super().optimizer_step(*args, **kwargs)
         self.data.consumed += self._pending
         self._pending = 0
+        batch = self.data.batch_size * self.trainer.world_size
+        self.data.curriculum.step(self.data.consumed, batch, self.trainer)
         self._batches = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
 
     def configure_optimizers(self) -> Any:

@@ -108,6 +108,9 @@ def print_results(
     line = f"{words[summary['status']]} after {summary['steps']:,} steps, {summary['sequences']:,} sequences"
     line += f", {summary['wall_seconds']:,.0f} s"
     console.print(line + (f" (solved at {solved:,} sequences)" if solved is not None else ""))
+    level = summary.get("curriculum_level")
+    if level is not None:
+        console.print(f"curriculum  sizes up to {level:,}")
     console.print(f"run         {run_dir}")
     console.print(f"watch       tensorboard --logdir {outputs_root(run_dir)}")
 

@@ -24,7 +24,7 @@ def test_every_component_and_option_is_listed(capsys: pytest.CaptureFixture[str]
 def test_one_group_with_types_defaults_and_meanings(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "memory"]) == 0
     page = capsys.readouterr().out
-    (line,) = (line for line in page.splitlines() if line.strip().startswith("slots"))
+    line = next(line for line in page.splitlines() if line.strip().startswith("slots"))  # of dense
     assert line.split()[:3] == ["slots", "int", "128"]
     assert "rows of the memory" in line
     assert "constant | learned | random" in page

@@ -430,3 +430,29 @@ def test_real_omniglot(real):
     image = batch.inputs["image"]
     assert 0.04 < image.mean() < 0.15, "ink on paper"
     assert (image.flatten(2).amax(2) > 0.4).all(), "none is blank"
+
+
+# ---------------------------------------------------------------------- a curriculum
+
+
+@pytest.mark.parametrize("options", [{}, {"labels": "five_letters"}, {"episode_length": 33}])
+def test_an_episode_of_any_size_depends_on_its_index_alone(options):
+    """Batches hold episodes of several sizes: what is drawn for one must not depend on the largest."""
+    task, split = make(classes=6, **options), Split("train", ceiling=6)
+    whole = task.batch(split, DRAWS, 10, 40)
+    for start, count in ((10, 6), (16, 16), (31, 2), (49, 1)):
+        part = task.batch(split, DRAWS, start, count)
+        rows, steps = slice(start - 10, start - 10 + count), part.targets.shape[1]
+        for mine, all_of_it in zip(everything(part), everything(whole), strict=True):
+            real = part.scored.bool()
+            assert torch.equal(mine[real], all_of_it[rows, :steps][real])
+
+
+@pytest.mark.parametrize("length", [None, 90, 12])
+def test_smaller_episodes_are_shorter_in_proportion(length):
+    task = make(classes=6, episode_length=length)
+    batch = task.batch(Split("train", ceiling=6), DRAWS, 0, 16 * 30)
+    for row in range(0, 16 * 30, 16):
+        classes = int(task.class_counts(Split("train", ceiling=6), DRAWS, row, 1)[0])
+        assert batch.scored[row].sum() == math.ceil((length or 60) * classes / 6)
+    assert batch.scored.sum(1).max() == (length or 60)

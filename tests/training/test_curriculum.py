@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,11 +25,35 @@ pytestmark = pytest.mark.usefixtures("silent")
 
 
 class Trainer:
-    """One rank of several that all see the same."""
+    """One rank of several; ``others`` are the sums of the other ranks (by default as its own)."""
 
-    def __init__(self, world: int = 1) -> None:
+    def __init__(self, world: int = 1, others: list[float] | None = None) -> None:
+        def reduce(sums: Any, reduce_op: str) -> Any:
+            assert reduce_op == "sum"
+            return sums * world if others is None else sums + torch.tensor(others, dtype=torch.float64)
+
         self.world_size = world
-        self.strategy = SimpleNamespace(reduce=lambda sums, reduce_op: sums * world)
+        self.strategy = SimpleNamespace(
+            reduce=reduce,
+            root_device=torch.device("cpu"),
+            all_gather=lambda sums: torch.stack([sums] * world),
+        )
+
+
+class Stream:
+    """Batches of 64 sequences, counted as they come."""
+
+    def __init__(self, grown: Curriculum, trainer: Any = None, drawn: int = 0) -> None:
+        self.grown, self.trainer, self.drawn = grown, trainer or Trainer(), drawn
+
+    def take(self, cost_nats: float, batches: int = 1) -> int | None:
+        """The ceiling after some more batches of that cost."""
+        ahead = 64 * self.trainer.world_size
+        for _ in range(batches):
+            self.grown.note(*batch_of(cost_nats), self.drawn)
+            self.drawn += ahead
+            self.grown.step(self.drawn, ahead, self.trainer)
+        return self.grown.ceiling
 
 
 def batch_of(cost_nats: float, count: int = 64) -> tuple[Score, Batch]:
@@ -42,47 +67,154 @@ def copy_task(**options: Any) -> Any:
 
 
 def test_the_ceiling_doubles_when_sequences_cost_little():
-    grown = Curriculum(copy_task(curriculum=0.1))
-    assert (grown.ceiling, grown.running) == (4, True)
+    stream = Stream(Curriculum(copy_task(curriculum=0.1)))
     dear, cheap = 0.11 * 3 * 0.6931472, 0.09 * 3 * 0.6931472
-    for cost, ceiling in ((dear, 4), (cheap, 8), (cheap, 16), (dear, 16)):
-        for part in range(module.WINDOW // 64):
-            before = grown.ceiling
-            grown.update(*batch_of(cost), drawn=0, trainer=Trainer())
-            assert part == module.WINDOW // 64 - 1 or grown.ceiling == before
-        assert grown.ceiling == ceiling
+    assert stream.take(dear, 4) == 4
+    assert stream.take(cheap, 3) == 4, "the window is not full"
+    assert stream.take(cheap) == 8
+    assert stream.take(cheap, module.LAG + 3) == 8
+    assert stream.take(cheap) == 16
+    assert stream.take(dear, 40) == 16
+    assert stream.grown.running
 
 
-def test_ranks_count_together():
-    grown = Curriculum(copy_task(curriculum=0.1))
-    for _ in range(module.WINDOW // 128):
-        grown.update(*batch_of(0.01), drawn=0, trainer=Trainer(world=2))
+def test_what_was_drawn_before_a_rise_does_not_count_after_it():
+    task = copy_task(curriculum={"threshold": 0.1, "window": 64})
+    stream = Stream(Curriculum(task))
+    seen = [stream.take(0.01) for _ in range(11)]
+    assert seen == [8] * 5 + [16] * 5 + [32]
+    assert stream.take(1.0, 20) == 64 // 2
+
+
+def test_a_step_counts_its_batches_and_an_unfinished_one_counts_nothing():
+    grown = Curriculum(copy_task(curriculum={"threshold": 0.1, "window": 128}))
+    grown.note(*batch_of(0.01), 0)
+    assert grown.state_dict(Trainer())["seen"] == 0
+    grown.note(*batch_of(0.01), 64)
+    grown.step(128, 64, Trainer())
     assert grown.ceiling == 8
 
 
-def test_a_rise_shows_after_the_batches_that_are_drawn_ahead():
+def test_ranks_decide_together():
+    threshold = 0.1 * 3 * 0.6931472
+    for others, ceiling in ((2.1 * threshold, 4), (1.8 * threshold, 8)):
+        trainer = Trainer(2, others=[128 * others / 2, 128 * 3.0])
+        stream = Stream(Curriculum(copy_task(curriculum=0.1)), trainer)
+        assert stream.take(threshold, 1) == 4
+        assert stream.take(threshold, 1) == ceiling, "two batches on each of two ranks fill the window"
+
+
+def test_every_rank_goes_on_with_its_own_sums():
     grown = Curriculum(copy_task(curriculum=0.1))
-    for n in range(4):
-        grown.update(*batch_of(0.01), drawn=64 * (n + 1), trainer=Trainer())
-    assert grown.at(255 + 4 * 64) == 4
-    assert grown.at(256 + 4 * 64) == 8
+    Stream(grown, Trainer(2)).take(0.01)
+    state = grown.state_dict(Trainer(2))
+    state["sums"][1][0] += 1.0
+    for rank in (0, 1):
+        again = Curriculum(copy_task(curriculum=0.1))
+        again.load_state_dict(state, rank, 2)
+        assert again.state_dict(Trainer())["sums"] == [state["sums"][rank]]
+        assert again.state_dict(Trainer())["seen"] == 128
+    alone = Curriculum(copy_task(curriculum=0.1))
+    alone.load_state_dict(state, 0, 1)
+    assert alone.state_dict(Trainer()) == {"rises": [[0, 4]], "seen": 0, "sums": [[0.0, 0.0]]}
+
+
+def test_a_rise_shows_after_the_batches_that_are_drawn_ahead():
+    stream = Stream(Curriculum(copy_task(curriculum=0.1)))
+    stream.take(0.01, 4)
+    assert stream.grown.at(255 + 4 * 64) == 4
+    assert stream.grown.at(256 + 4 * 64) == 8
+
+
+@pytest.mark.parametrize(
+    ("asked", "plan"),
+    [
+        (True, (0.1, 4, None, 256)),
+        (0.3, (0.3, 4, None, 256)),
+        ({"start": 2, "max": 9}, (0.1, 2, 9, 256)),
+        ({"threshold": 1, "window": 32, "max": None}, (1.0, 4, None, 32)),
+        ({}, (0.1, 4, None, 256)),
+    ],
+)
+def test_what_can_be_asked_for(asked, plan):
+    assert Curriculum(copy_task(curriculum=asked)).plan == module.Plan(*plan)
+
+
+@pytest.mark.parametrize("asked", [None, False])
+def test_what_asks_for_none(asked):
+    assert Curriculum(copy_task(curriculum=asked)).plan is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (0, "threshold of 0 is not allowed"),
+        (-0.5, "threshold of -0.5"),
+        ({"windows": 3}, "Did you mean 'window'"),
+        ({"window": 0}, "at least 1"),
+        ({"start": 0}, "smallest size, 1"),
+        ({"start": 1.5}, "allowed: int"),
+        ({"max": 3}, "task.curriculum.max: 3 is less than the largest size at first, 4"),
+        ("yes", "allowed: bool | float | mapping | null"),
+    ],
+)
+def test_what_is_refused(asked, words):
+    with pytest.raises(ConfigError) as error:
+        Curriculum(copy_task(curriculum=asked))
+    assert words in str(error.value)
+
+
+def test_omniglot_has_no_more_classes_than_labels():
+    asked = {"max": 6}
+    with pytest.raises(ConfigError, match="more than this task can draw, 5"):
+        Curriculum(build("task", "omniglot", classes=5, curriculum=asked, source="glyphs"))
+    plan = Curriculum(build("task", "omniglot", classes=5, curriculum=True, source="glyphs")).plan
+    assert plan == module.Plan(0.5, 2, 5, 256)
+
+
+def test_a_maximum_that_is_no_power_of_two_is_reached():
+    stream = Stream(Curriculum(copy_task(curriculum={"max": 7})))
+    assert stream.take(0.01, 4) == 7
+    assert not stream.grown.running
+    assert stream.take(0.01, 40) == 7
 
 
 def test_it_stops_at_the_last_ceiling():
     task = build("task", "omniglot", classes=5, curriculum=10.0, source="glyphs")
-    grown, seen = Curriculum(task), []
-    for _ in range(5 * 4):
-        grown.update(*batch_of(0.0), drawn=0, trainer=Trainer())
-        seen.append(grown.ceiling)
-    assert sorted(set(seen)) == [2, 4, 5]
-    assert not grown.running
+    stream = Stream(Curriculum(task))
+    assert sorted({stream.take(0.0) for _ in range(30)}) == [2, 4, 5]
+    assert not stream.grown.running
 
 
 def test_no_curriculum():
-    none = Curriculum(copy_task())
-    none.update(*batch_of(0.0, 1000), drawn=0, trainer=Trainer())
-    assert none.ceiling is none.at(10) is None
-    assert not none.running
+    stream = Stream(Curriculum(copy_task()))
+    assert stream.take(0.0, 20) is stream.grown.at(10) is None
+    assert not stream.grown.running
+
+
+def test_without_a_curriculum_samples_are_what_they_were():
+    digests = {
+        name: hashlib.sha256(
+            build("task", name).batch(Split("train"), Draws(0, "train"), 5, 40).targets.numpy().tobytes()
+        ).hexdigest()[:16]
+        for name in ("copy", "associative_recall")
+    }
+    assert digests == {"copy": "0daf4080b62fe3ea", "associative_recall": "1466305113dc7751"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sizes"),
+    [
+        ("copy", {"min_length": 3, "bucket": 1}, "sequence_lengths"),
+        ("associative_recall", {"min_items": 3, "bucket": 1}, "item_counts"),
+    ],
+)
+def test_sizes_are_uniform_up_to_the_ceiling(name, options, sizes):
+    task = build("task", name, **options)
+    drawn = getattr(task, sizes)(Split("train", ceiling=32), Draws(0, "train"), 0, 30_000)
+    counts = torch.bincount(torch.as_tensor(drawn), minlength=33)
+    assert counts[:3].sum() == 0
+    assert (counts[3:].float() / 1000 - 1).abs().max() < 0.15
 
 
 @pytest.mark.parametrize(
@@ -144,24 +276,28 @@ def easy(settings: Any, **changes: Any) -> Any:
     return settings({**more, "trainer.max_steps": 12, "trainer.val_check_interval": 6, **changes})
 
 
-def test_a_run_climbs_and_says_how_far(tmp_path: Path, settings: Any, monkeypatch: Any, caplog: Any) -> None:
-    monkeypatch.setattr(module, "WINDOW", 16)
+def test_a_run_climbs_and_says_how_far(tmp_path: Path, settings: Any, caplog: Any) -> None:
+    asked = {"threshold": 5.0, "window": 16}
     with caplog.at_level("INFO"):
-        train(easy(settings), tmp_path / "run")
+        train(easy(settings, **{"task.curriculum": asked, "trainer.max_steps": 30}), tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["curriculum_level"] == 3 * 2**3
+    # Four batches fill the window, four more were drawn before the rise: at steps 4, 12, 20 and 28.
+    assert summary["curriculum_level"] == 3 * 2**4
     assert "sizes up to 6 from now on" in caplog.text
     assert summary["status"] == "completed"
     assert summary["sequences_until_solved"] is None
 
 
+@pytest.mark.parametrize(
+    "more", [{}, {"trainer.accumulate_grad_batches": 2, "trainer.val_check_interval": 3}]
+)
 def test_a_resumed_run_climbs_on_as_if_nothing_had_been(
-    tmp_path: Path, settings: Any, monkeypatch: Any
+    tmp_path: Path, settings: Any, more: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(module, "WINDOW", 12)
-    train(easy(settings), tmp_path / "whole")
-    train(easy(settings, **{"trainer.max_steps": 6}), tmp_path / "first")
-    train(easy(settings, ckpt_path=str(tmp_path / "first")), tmp_path / "second")
+    more = {"task.curriculum": {"threshold": 5.0, "window": 12}} | more
+    train(easy(settings, **more), tmp_path / "whole")
+    train(easy(settings, **more, **{"trainer.max_steps": 6}), tmp_path / "first")
+    train(easy(settings, **more, ckpt_path=str(tmp_path / "first")), tmp_path / "second")
     whole, second = (
         read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "second")
     )

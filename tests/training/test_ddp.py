@@ -66,15 +66,25 @@ def test_two_ranks_equal_one_process_of_double_batch(
 
 
 @pytest.mark.slow
-def test_ranks_stop_together_and_resume_exactly(tmp_path: Path, root: Path, settings: Any) -> None:
+@pytest.mark.parametrize("curriculum", [None, {"threshold": 5.0, "window": 32}])
+def test_ranks_stop_together_and_resume_exactly(
+    tmp_path: Path, root: Path, settings: Any, curriculum: Any
+) -> None:
     for name, changes in {
-        "whole": {"trainer.max_steps": 8},
-        "first": {"trainer.max_steps": 4},
-        "second": {"trainer.max_steps": 8, "ckpt_path": str(tmp_path / "first")},
+        "whole": {"trainer.max_steps": 11},
+        "first": {"trainer.max_steps": 9},
+        "second": {"trainer.max_steps": 11, "ckpt_path": str(tmp_path / "first")},
     }.items():
-        done = spawn(tmp_path, root, settings({**DDP, "test": False, **changes}), name)
+        config = settings({**DDP, "test": False, "task.curriculum": curriculum, **changes})
+        done = spawn(tmp_path, root, config, name)
         assert done.returncode == 0, done.stderr
     whole, second = (read_checkpoint(tmp_path / n / "checkpoints" / "last.ckpt") for n in ("whole", "second"))
+    assert whole["StreamData"] == second["StreamData"]
+    if curriculum:
+        saved = whole["StreamData"]["curriculum"]
+        assert saved["rises"] == [[0, 3], [64, 6]]
+        assert saved["seen"] == 24
+        assert saved["sums"][0] != saved["sums"][1]
     for name, weight in whole["state_dict"].items():
         assert torch.equal(second["state_dict"][name], weight), name
 
