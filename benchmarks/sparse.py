@@ -27,9 +27,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torch.nn.functional import normalize, softplus
 
-from mannlab.contracts import Bits, StreamSpec, Vector
+from mannlab.contracts import Bits, Memory, StreamSpec, Vector
 from mannlab.model import MANN
+from mannlab.registry import register
 
 SLOTS = [2**10, 2**12, 2**14, 2**16, 2**18, 2**20, 2**22]
 SETTINGS = {"1 head, batch 1": (1, 1), "4 heads, batch 8": (4, 8)}
@@ -40,11 +42,56 @@ GIB = 2**30
 console = Console()
 
 
+@register("memory", "textbook_dense")
+class TextbookDense(Memory[tuple[Tensor, Tensor]]):
+    """The Neural Turing Machine's equations written down one by one, as most public code has them."""
+
+    def __init__(self, *, slots: int = 128, width: int = 20, heads: int = 1) -> None:
+        super().__init__()
+        self.slots, self.width, self.heads = slots, width, heads
+        self.sizes = [width, 1, 1, 3, 1, width, width]
+        self.interface_size, self.read_size = heads * (sum(self.sizes) + sum(self.sizes[:5])), heads * width
+
+    def init_state(self, batch: int) -> tuple[Tensor, Tensor]:
+        weights = torch.zeros(batch, 2 * self.heads, self.slots)
+        weights[:, :, 0] = 1
+        return torch.full((batch, self.slots, self.width), 1e-6), weights
+
+    def address(self, memory: Tensor, before: Tensor, said: Tensor) -> Tensor:
+        """All heads at once: ``said[B, H, ...]`` and weights ``[B, H, N]`` to new weights."""
+        key, strength, gate, shift, power = said.split(self.sizes[:5], dim=2)
+        similar = normalize(key.tanh(), dim=2) @ normalize(memory, dim=2).transpose(1, 2)
+        content = torch.softmax(softplus(strength) * similar, dim=2)
+        gate = torch.sigmoid(gate)
+        mixed = gate * content + (1 - gate) * before
+        moved = torch.stack([mixed.roll(step, dims=2) for step in (-1, 0, 1)], dim=3)
+        shifted = (moved * torch.softmax(shift, dim=2).unsqueeze(2)).sum(3)
+        sharp = shifted ** (1 + softplus(power))
+        return sharp / (sharp.sum(2, keepdim=True) + 1e-16)
+
+    def forward(
+        self, interface: Tensor, state: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        memory, before = state
+        first, heads = sum(self.sizes[:5]), self.heads
+        reading, writing = interface.split([heads * first, heads * sum(self.sizes)], dim=1)
+        writing = writing.unflatten(1, (heads, -1))
+        said = torch.cat([reading.unflatten(1, (heads, -1)), writing[:, :, :first]], dim=1)
+        now = self.address(memory, before, said)
+        reads = now[:, :heads] @ memory
+        erase, add = writing[:, :, first:].chunk(2, dim=2)
+        for head in range(heads):
+            weights = now[:, heads + head].unsqueeze(2)
+            memory = memory * (1 - weights * torch.sigmoid(erase[:, None, head]))
+            memory = memory + weights * add[:, None, head].tanh()
+        return reads.flatten(1), (memory, now)
+
+
 def model(memory: str, slots: int, heads: int) -> MANN:
     """LSTM 100 with a memory of width 32, as in the paper's section 4.1."""
     torch.manual_seed(0)
     options: dict[str, Any] = {"name": memory, "slots": slots, "width": WIDTH}
-    options |= {"heads": heads} if memory == "sparse" else {"read_heads": heads, "write_heads": heads}
+    options |= {"read_heads": heads, "write_heads": heads} if memory == "dense" else {"heads": heads}
     return MANN({"name": "lstm", "hidden": HIDDEN}, options, SPEC)
 
 
@@ -87,31 +134,35 @@ def measure_time(largest: int, device: str) -> dict[str, Any]:
         nets = {slots: model("sparse", slots, heads).to(device) for slots in sizes}
         runs = {slots: (lambda net=nets[slots], x=x: once(net, x)) for slots in sizes}
         sparse = in_turns(runs, rounds=60)
-        dense: dict[int, float] = {}
+        others: dict[str, dict[int, float]] = {"dense": {}, "textbook_dense": {}}
         for slots in sizes:
             # Rows of weights, contents and what the backward pass keeps of them, generously.
             need = 4 * batch * slots * (6 * WIDTH + 44 * heads)
-            if need > 0.6 * total_memory(device):
-                continue
-            steps = int(max(1, min(STEPS, 0.6 * total_memory(device) // need)))
-            net, part = model("dense", slots, heads).to(device), x[:, :steps]
-            slow = slots >= 2**18
-            dense[slots] = in_turns({0: lambda net=net, part=part: once(net, part)}, 2 if slow else 8)[0]
-            again = in_turns({0: runs[slots]}, 10)[0]  # beside it, so that the ratio is of one time
-            sparse[slots] = min(sparse[slots], again)
-            del net
-            gc.collect()
+            for name, found_here in others.items():
+                if need > 0.6 * total_memory(device) or (name != "dense" and slots not in (2**16, 2**20)):
+                    continue
+                steps = int(max(1, min(STEPS, 0.4 * total_memory(device) // need)))
+                net, part = model(name, slots, heads).to(device), x[:, :steps]
+                rounds = 1 if slots >= 2**20 else 2 if slots >= 2**18 else 8
+                turns = {0: lambda net=net, part=part: once(net, part), 1: runs[slots]}
+                both = in_turns(turns, rounds)
+                found_here[slots], sparse[slots] = both[0], min(sparse[slots], both[1])
+                del net, turns
+                gc.collect()
         table = Table(title=f"One step, forward + backward, ms ({setting})")
-        for column in ("slots", "sparse", "dense", "dense / sparse"):
+        for column in ("slots", "sparse", "dense", "dense / sparse", "textbook", "textbook / sparse"):
             table.add_column(column, justify="right")
         for slots in sizes:
-            ratio = f"{dense[slots] / sparse[slots]:,.0f}" if slots in dense else "-"
-            table.add_row(f"{slots:,}", show(sparse[slots]), show(dense.get(slots)), ratio)
+            cells = [f"{slots:,}", show(sparse[slots])]
+            for times in others.values():
+                cells.append(show(times.get(slots)))
+                cells.append(f"{times[slots] / sparse[slots]:,.0f}" if slots in times else "-")
+            table.add_row(*cells)
         console.print(table)
         console.print(
             f"sparse at {sizes[-1]:,} slots / at {sizes[0]:,}: {sparse[sizes[-1]] / sparse[sizes[0]]:.2f}\n"
         )
-        found[setting] = {"sparse_seconds": sparse, "dense_seconds": dense}
+        found[setting] = {"sparse_seconds": sparse} | {f"{key}_seconds": v for key, v in others.items()}
     return found
 
 
@@ -130,44 +181,41 @@ def resident() -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
+def forget_peak() -> None:
+    """Let the peak of physical memory be what it is now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak() -> int:
+    """The most bytes that this process had in physical memory since."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+
 def added_by_a_sequence(memory: str, slots: int, steps: int, pipe: Any) -> None:
-    """In a fresh process: what a sequence adds, from before its forward pass to after its backward pass."""
+    """In a fresh process: what a sequence adds at its peak, forward and backward pass."""
     torch.set_num_threads(1)
-    net = model(memory, slots, heads=4)
-    other = model(memory, 16, heads=4)
+    if memory == "none":
+        net = other = MANN({"name": "lstm", "hidden": HIDDEN}, {"name": "none"}, SPEC)
+        net.stepwise = True
+    else:
+        net, other = model(memory, slots, heads=4), model(memory, 16, heads=4)
     other({"x": torch.rand(1, 2, BITS)}).sum().backward()  # compiles, and starts what starts once
     for parameter in net.parameters():
         parameter.grad = torch.zeros_like(parameter)
     x = torch.rand(1, steps, BITS)
     gc.collect()
     before = resident()
+    forget_peak()
     net({"x": x}).sum().backward()
-    added = resident() - before
-    pipe.send({"resident_bytes": added, "parts_bytes": parts_of_a_sequence(net, memory, x)})
+    added = peak() - before
+    pipe.send({"added_bytes": added, "parts_bytes": sparse_parts(net, x) if memory == "sparse" else {}})
 
 
-def parts_of_a_sequence(net: MANN, memory: str, x: Tensor) -> dict[str, int]:
-    """Bytes kept for the backward pass, by what keeps them."""
-    saved, seen = 0, set()
-
-    def note(tensor: Tensor) -> Tensor:
-        nonlocal saved
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in seen and not isinstance(tensor, torch.nn.Parameter):
-            seen.add(storage.data_ptr())
-            saved += storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        _logits, state = net.run({"x": x})
-    parts = {"controller, readout and dense memory": saved}
-    if memory == "sparse":
-        parts |= sparse_parts(state.memory.handle.use())
-    return parts
-
-
-def sparse_parts(session: Any) -> dict[str, int]:
+def sparse_parts(net: MANN, x: Tensor) -> dict[str, int]:
     """Bytes of the journal, of what else is kept for the backward pass, and of the rows touched."""
+    _logits, state = net.run({"x": x})
+    session = state.memory.handle.use()
     journal = sum(block.journal.nbytes for block in session.blocks)
     other = sum(part.nbytes for block in session.blocks for part in block) - journal
     live = int(session.cells.live[0])
@@ -182,33 +230,46 @@ def sparse_parts(session: Any) -> dict[str, int]:
 def measure_space(largest: int, steps: int = 100) -> dict[str, Any]:
     found: dict[str, Any] = {}
     context = multiprocessing.get_context("spawn")
-    table = Table(title=f"Added by a sequence of {steps} steps (4 heads, batch 1), MiB")
-    for column in ("slots", "sparse", "dense", "dense / sparse"):
+    table = Table(title=f"Added by a sequence of {steps} steps at its peak (4 heads, batch 1), MiB")
+    for column in ("slots", "sparse", "dense", "dense / sparse", "textbook", "textbook / sparse"):
         table.add_column(column, justify="right")
-    for slots in (slots for slots in SLOTS if slots <= largest):
-        for memory in ("sparse", "dense"):
-            if memory == "dense" and slots > 2**16:
-                continue
-            results = []
-            for _ in range(3 if memory == "sparse" else 1):
-                mine, theirs = context.Pipe()
-                child = context.Process(target=added_by_a_sequence, args=(memory, slots, steps, theirs))
-                child.start()
-                theirs.close()
+
+    def measure(memory: str, slots: int) -> dict[str, Any] | None:
+        results = []
+        for _ in range(3 if memory in ("sparse", "none") else 1):
+            mine, theirs = context.Pipe()
+            child = context.Process(target=added_by_a_sequence, args=(memory, slots, steps, theirs))
+            child.start()
+            theirs.close()
+            try:
                 results.append(mine.recv())
-                child.join()
-            found.setdefault(memory, {})[slots] = min(results, key=lambda r: r["resident_bytes"])
-        sparse = found["sparse"][slots]["resident_bytes"]
-        dense = found.get("dense", {}).get(slots)
-        table.add_row(
-            f"{slots:,}",
-            f"{sparse / 2**20:.2f}",
-            f"{dense['resident_bytes'] / 2**20:,.0f}" if dense else "-",
-            f"{dense['resident_bytes'] / sparse:,.0f}" if dense else "-",
-        )
+            except EOFError:  # it did not fit, and was killed
+                return None
+            child.join()
+        return min(results, key=lambda result: result["added_bytes"])
+
+    for slots in (slots for slots in SLOTS if slots <= largest):
+        cells = [f"{slots:,}"]
+        for memory in ("sparse", "dense", "textbook_dense"):
+            if memory != "sparse" and slots > 2**16:
+                cells += ["-", "-"]
+                continue
+            result = measure(memory, slots)
+            if result is None:
+                cells += ["too large", "-"]
+                continue
+            found.setdefault(memory, {})[slots] = result
+            size = result["added_bytes"]
+            cells.append(f"{size / 2**20:,.2f}" if memory == "sparse" else f"{size / 2**20:,.0f}")
+            if memory != "sparse":
+                cells.append(f"{size / found['sparse'][slots]['added_bytes']:,.0f}")
+        table.add_row(*cells)
     console.print(table)
     at = min(2**16, largest)
-    for part, size in found["sparse"][at]["parts_bytes"].items():
+    alone = found["controller"] = measure("none", 0) or {"added_bytes": 0}
+    parts = {"LSTM and readout alone, measured": alone["added_bytes"], **found["sparse"][at]["parts_bytes"]}
+    parts["the rest: nodes, reads, Python"] = found["sparse"][at]["added_bytes"] - sum(parts.values())
+    for part, size in parts.items():
         console.print(f"  at {at:,} slots, {part}: {size / 2**20:.2f} MiB")
     console.print()
     return found
@@ -220,8 +281,9 @@ def measure_space(largest: int, steps: int = 100) -> dict[str, Any]:
 def peer_class() -> Any:
     """``dnc.SAM``, or None if the package is not there.
 
-    Its index names GPU classes that faiss has on GPUs only, and trains on 100 N random vectors when it is
-    made (12 GiB at a million slots): stand-ins and 4,096 vectors let it run here. Neither is in the time.
+    Its index asks for GPU classes that faiss has on GPUs only, sets an attribute that present releases of
+    faiss refuse, and trains on 100 N random vectors when it is made (12 GiB at a million slots). The same
+    index made by hand and trained on 4,096 lets it run here; none of that is in the time.
     """
     try:
         import faiss
@@ -232,14 +294,28 @@ def peer_class() -> Any:
         import dnc.faiss_index
     except ImportError:
         return None
-    index = dnc.faiss_index.FAISSIndex
-    original = index.__init__
 
-    def with_few_vectors(self: Any, *args: Any, **options: Any) -> None:
-        original(self, *args, **{**options, "train": torch.randn(4096, options["cell_size"])})
+    def begin(
+        self: Any, cell_size: int, nr_cells: int, K: int, num_lists: int, probes: int, **_: Any
+    ) -> None:
+        self.cell_size, self.nr_cells, self.K, self.device = cell_size, nr_cells, K, None
+        self.num_lists, self.probes = num_lists, probes
+        quantizer = self.quantizer = faiss.IndexFlatL2(cell_size)
+        self.index = faiss.IndexIVFFlat(quantizer, cell_size, num_lists, faiss.METRIC_L2)
+        self.index.nprobe = probes
+        self.train(torch.randn(4096, cell_size))
 
-    index.__init__ = with_few_vectors
+    dnc.faiss_index.FAISSIndex.__init__ = begin
     return dnc.SAM
+
+
+def detached(value: Any) -> Any:
+    """Through lists and dictionaries: what a package hands back, without its graph."""
+    if isinstance(value, dict):
+        return {key: detached(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(detached(part) for part in value)
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 def measure_peer(largest: int) -> dict[str, Any]:
@@ -260,7 +336,7 @@ def measure_peer(largest: int) -> dict[str, Any]:
         _, (_, kept, _) = peer(x, (None, None, None), reset_experience=True)
 
         def theirs(peer: Any = peer, kept: Any = kept) -> float:
-            kept = {key: v.detach() if isinstance(v, Tensor) else v for key, v in kept.items()}
+            kept = detached(kept)
             began = time.perf_counter()
             out, _ = peer(x, (None, kept, None), reset_experience=True)
             out.sum().backward()
@@ -268,7 +344,7 @@ def measure_peer(largest: int) -> dict[str, Any]:
             peer.zero_grad()
             return seconds / STEPS
 
-        rounds = 3 if slots >= 2**18 else 8
+        rounds = 3 if slots >= 2**18 else 40
         best = in_turns({"mannlab": lambda net=net: once(net, x), "dnc": theirs}, rounds)
         found[slots] = best
         ratio = f"{best['dnc'] / best['mannlab']:,.1f}"
@@ -322,7 +398,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for color, (setting, parts) in zip(("C0", "C1"), found.get("time", {}).items(), strict=False):
-        for name, style in (("sparse", "-o"), ("dense", "--s")):
+        for name, style in (("sparse", "-o"), ("dense", "--s"), ("textbook_dense", ":^")):
             points = dict(parts[f"{name}_seconds"])
             left.plot(
                 points.keys(),
@@ -332,9 +408,9 @@ def draw(found: dict[str, Any], path: Path) -> None:
                 label=f"{name}, {setting}",
             )
     left.set(xscale="log", yscale="log", xlabel="slots", ylabel="ms a step, forward + backward", title="Time")
-    for name, style in (("sparse", "-o"), ("dense", "--s")):
+    for name, style in (("sparse", "-o"), ("dense", "--s"), ("textbook_dense", ":^")):
         points = {
-            slots: value["resident_bytes"] / 2**20
+            slots: value["added_bytes"] / 2**20
             for slots, value in found.get("space", {}).get(name, {}).items()
         }
         if points:
