@@ -107,9 +107,10 @@ def once(net: MANN, x: Tensor) -> float:
 
 
 def in_turns(candidates: dict[Any, Callable[[], float]], rounds: int) -> dict[Any, float]:
-    """The least of ``rounds`` results of each, measured in turns after one that does not count."""
-    for run in candidates.values():
-        run()
+    """The least of ``rounds`` results of each, in turns; of several, after one that does not count."""
+    if rounds > 1:
+        for run in candidates.values():
+            run()
     best = dict.fromkeys(candidates, float("inf"))
     for _ in range(rounds):
         for key, run in candidates.items():
@@ -126,9 +127,10 @@ def show(seconds: float | None) -> str:
 # ---------------------------------------------------------------------- figure 1a: time
 
 
-def measure_time(largest: int, device: str) -> dict[str, Any]:
+def measure_time(largest: int, device: str, wanted: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for setting, (heads, batch) in SETTINGS.items():
+    for setting in wanted:
+        heads, batch = SETTINGS[setting]
         sizes = [slots for slots in SLOTS if slots <= largest]
         x = torch.rand(batch, STEPS, BITS, device=device)
         nets = {slots: model("sparse", slots, heads).to(device) for slots in sizes}
@@ -139,11 +141,14 @@ def measure_time(largest: int, device: str) -> dict[str, Any]:
             # Rows of weights, contents and what the backward pass keeps of them, generously.
             need = 4 * batch * slots * (6 * WIDTH + 44 * heads)
             for name, found_here in others.items():
-                if need > 0.6 * total_memory(device) or (name != "dense" and slots not in (2**16, 2**20)):
+                if name != "dense" and slots not in (2**16, 2**20):
                     continue
-                steps = int(max(1, min(STEPS, 0.4 * total_memory(device) // need)))
+                if need * (1 if name == "dense" else 2.5) > 0.6 * total_memory(device):
+                    continue
+                slow = need > GIB / 8
+                steps = 1 if slow else int(max(1, min(STEPS, 0.4 * total_memory(device) // need)))
                 net, part = model(name, slots, heads).to(device), x[:, :steps]
-                rounds = 1 if slots >= 2**20 else 2 if slots >= 2**18 else 8
+                rounds = 1 if slow else 8
                 turns = {0: lambda net=net, part=part: once(net, part), 1: runs[slots]}
                 both = in_turns(turns, rounds)
                 found_here[slots], sparse[slots] = both[0], min(sparse[slots], both[1])
@@ -303,7 +308,7 @@ def peer_class() -> Any:
         quantizer = self.quantizer = faiss.IndexFlatL2(cell_size)
         self.index = faiss.IndexIVFFlat(quantizer, cell_size, num_lists, faiss.METRIC_L2)
         self.index.nprobe = probes
-        self.train(torch.randn(4096, cell_size))
+        self.index.train(torch.randn(4096, cell_size).numpy())
 
     dnc.faiss_index.FAISSIndex.__init__ = begin
     return dnc.SAM
@@ -333,7 +338,8 @@ def measure_peer(largest: int) -> dict[str, Any]:
         options = {"hidden_size": HIDDEN, "num_hidden_layers": 1, "nr_cells": slots, "cell_size": WIDTH}
         peer = peer_of(BITS, sparse_reads=4, read_heads=1, **options)
         net = model("sparse", slots, heads=1)
-        _, (_, kept, _) = peer(x, (None, None, None), reset_experience=True)
+        with torch.no_grad():
+            _, (_, kept, _) = peer(x, (None, None, None), reset_experience=True)
 
         def theirs(peer: Any = peer, kept: Any = kept) -> float:
             kept = detached(kept)
@@ -344,7 +350,7 @@ def measure_peer(largest: int) -> dict[str, Any]:
             peer.zero_grad()
             return seconds / STEPS
 
-        rounds = 3 if slots >= 2**18 else 40
+        rounds = 40 if slots < 2**16 else 10 if slots < 2**18 else 2
         best = in_turns({"mannlab": lambda net=net: once(net, x), "dnc": theirs}, rounds)
         found[slots] = best
         ratio = f"{best['dnc'] / best['mannlab']:,.1f}"
@@ -399,7 +405,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     left, right = figure.subplots(1, 2)
     for color, (setting, parts) in zip(("C0", "C1"), found.get("time", {}).items(), strict=False):
         for name, style in (("sparse", "-o"), ("dense", "--s"), ("textbook_dense", ":^")):
-            points = dict(parts[f"{name}_seconds"])
+            points = {int(slots): value for slots, value in parts[f"{name}_seconds"].items()}
             left.plot(
                 points.keys(),
                 [v * 1e3 for v in points.values()],
@@ -410,7 +416,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     left.set(xscale="log", yscale="log", xlabel="slots", ylabel="ms a step, forward + backward", title="Time")
     for name, style in (("sparse", "-o"), ("dense", "--s"), ("textbook_dense", ":^")):
         points = {
-            slots: value["added_bytes"] / 2**20
+            int(slots): value["added_bytes"] / 2**20
             for slots, value in found.get("space", {}).get(name, {}).items()
         }
         if points:
@@ -427,14 +433,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=["time", "space", "peer", "floor", []], default=[])
     parser.add_argument("--largest", type=int, default=SLOTS[-1], help="most slots")
+    parser.add_argument("--setting", choices=list(SETTINGS), help="of the part time; both if not given")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    settings = [arguments.setting] if arguments.setting else list(SETTINGS)
     parts = arguments.parts or ["time", "space", "peer", "floor"]
     measures: dict[str, Callable[[], dict[str, Any]]] = {
-        "time": lambda: measure_time(arguments.largest, arguments.device),
+        "time": lambda: measure_time(arguments.largest, arguments.device, settings),
         "space": lambda: measure_space(arguments.largest),
         "peer": lambda: measure_peer(arguments.largest),
         "floor": measure_floor,
@@ -443,7 +451,9 @@ def main() -> None:
     report = arguments.out / "sparse.json"
     found: dict[str, Any] = json.loads(report.read_text()) if report.exists() else {}
     for part in parts:
-        found[part] = measures[part]()
+        # Kept at once, beside what an earlier run measured.
+        found[part] = found.get(part, {}) | json.loads(json.dumps(measures[part]()))
+        report.write_text(json.dumps(found, indent=2))
     found["versions"] = {"torch": torch.__version__, "python": platform.python_version()}
     found["threads"] = arguments.threads
     report.write_text(json.dumps(found, indent=2))
