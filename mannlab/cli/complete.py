@@ -8,7 +8,7 @@ from glob import glob
 from pathlib import Path
 
 from mannlab import compose
-from mannlab.cli import train
+from mannlab.cli import keywords, train
 
 LINE = "COMP_LINE"
 COMMANDS = ("eval", "list", "train")
@@ -32,6 +32,9 @@ def main(arguments: list[str]) -> int:
         return 0
     if len(words) <= (0 if new else 1):
         print(*(f"{name} " for name in COMMANDS if name.startswith(last)))
+    if last.startswith("trainer."):
+        more = sorted(keywords.of_lightning() - keywords.listed())
+        print(*(f"trainer.{key}=" for key in more if f"trainer.{key}".startswith(last)))
     if words and words[0] == "train":
         line = line.replace(" train", "", 1)
     old_line = os.environ.get(LINE)

@@ -251,6 +251,6 @@ def _unknown_key(key: str, cause: Any) -> tuple[str, str]:
     parent = str(getattr(cause, "full_key", "") or "").rpartition(".")[0] or prefix
     what = f"{key}: there is no key '{wrong}'" + (f" in {parent}." if parent else ".")
     hint = choices(wrong, known, "keys")
-    if parent.partition(".")[0] in ("trainer", "optimizer", "scheduler", "callbacks", "logger"):
+    if parent.partition(".")[0] in ("optimizer", "scheduler", "callbacks", "logger"):
         hint += f"\nTo hand on an argument that is not listed, put + in front: +{key}=..."
     return what, hint

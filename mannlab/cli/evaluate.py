@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mannlab import compose, registry
-from mannlab.cli import logs, yamls
+from mannlab.cli import keywords, logs, yamls
 from mannlab.errors import CheckpointError, ConfigError, choices
 
 USAGE = """usage: mannlab eval RUN [ckpt=best|last|FILE] [key=value ...] [plugins=[module,...]]
@@ -122,7 +122,7 @@ def fresh(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def override(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The configuration with ``key=value`` put in; keys must be there already.
+    """The configuration with ``key=value`` put in; keys must be there already, or be Lightning's.
 
     Raises:
         ConfigError: an unknown key, a value that cannot be read, or a whole part.
@@ -133,9 +133,13 @@ def override(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]
 
     node: Any = OmegaConf.create(config)
     OmegaConf.set_struct(node, True)
+    if "trainer" in node:
+        OmegaConf.set_struct(node.trainer, False)
     for word in overrides:
         key, _, _ = word.partition("=")
         key = key.lstrip("+")
+        if key.startswith("trainer."):
+            keywords.check(key.split(".")[1])
         if key in COMPONENTS:
             raise ConfigError(
                 f"{key}: a run is tested with the {key} it was trained with.",

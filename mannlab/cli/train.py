@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mannlab import compose, registry
-from mannlab.cli import errors, logs, sweep
+from mannlab.cli import errors, keywords, logs, sweep
 from mannlab.errors import ConfigError, MannlabError, choices
 
 # Hydra's flags, and whether a value follows.
@@ -57,7 +57,7 @@ class Outcome:
 
 def main(arguments: list[str]) -> int:
     """Train, sweep, or whatever else Hydra is asked for; returns the exit code."""
-    arguments = flags_first(arguments)
+    arguments = keywords.admit(flags_first(arguments))
     if "--version" in arguments:
         from mannlab import __version__
 

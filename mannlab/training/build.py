@@ -48,7 +48,7 @@ def instantiate(node: Mapping[str, Any], key: str, *args: Any, **defaults: Any) 
             f"{key}._target_: missing.", "Name a class by its dotted path, such as torch.optim.Adam."
         )
     target = locate(node[TARGET], key)
-    settings = {name: _nested(value, f"{key}.{name}") for name, value in node.items() if name != TARGET}
+    settings = {name: nested(value, f"{key}.{name}") for name, value in node.items() if name != TARGET}
     takes, anything = _parameters(target)
     for name in settings:
         if not anything and name not in takes:
@@ -64,11 +64,12 @@ def instantiate(node: Mapping[str, Any], key: str, *args: Any, **defaults: Any) 
         ) from error
 
 
-def _nested(value: Any, key: str) -> Any:
+def nested(value: Any, key: str) -> Any:
+    """A value with every ``_target_`` node in it made; the rest as it is."""
     if isinstance(value, Mapping) and TARGET in value:
         return instantiate(value, key)
     if isinstance(value, list):
-        return [_nested(item, f"{key}.{i}") for i, item in enumerate(value)]
+        return [nested(item, f"{key}.{i}") for i, item in enumerate(value)]
     return value
 
 

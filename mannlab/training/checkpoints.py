@@ -39,8 +39,6 @@ def replace_file(target: Path, write: Any) -> None:
         os.replace(temporary, target)
     except (OSError, RuntimeError) as error:
         # torch's zip writer reports a full disk as a RuntimeError.
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         intact = (
             f"{target} still holds what was saved before."
             if target.exists()
@@ -51,6 +49,10 @@ def replace_file(target: Path, write: Any) -> None:
             f"{intact} The run was stopped. Make room or give another output folder, then continue with "
             f"ckpt_path={target.parent.parent}.",
         ) from error
+    finally:
+        # After an error, or a Ctrl-C in the midst of writing.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -17,10 +17,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from mannlab.contracts import Task
 from mannlab.errors import CheckpointError, ConfigError, choices
 from mannlab.model import MANN, assemble
-from mannlab.training.build import instantiate_all
+from mannlab.training.build import instantiate_all, nested
 from mannlab.training.callbacks import Checkpoints, GracefulStop, HyperParameters, StopWhenSolved
 from mannlab.training.callbacks.hparams import options_table
-from mannlab.training.callbacks.stop import Interrupted
+from mannlab.training.callbacks.stop import Interrupted, keyboard, undisturbed
 from mannlab.training.checkpoints import (
     CANNOT_WRITE,
     AtomicCheckpointIO,
@@ -40,19 +40,19 @@ from mannlab.training.summary import FILE, print_results, versions, write_json
 __all__ = ["Loaded", "evaluate", "find_checkpoint", "load", "train"]
 
 
-# Trainer options that would begin the stream anew.
-ENDLESS = ("limit_train_batches", "overfit_batches", "reload_dataloaders_every_n_epochs")
+# Trainer options that would begin the stream anew, and the value that leaves it alone.
+ENDLESS = {"limit_train_batches": 1.0, "overfit_batches": 0.0, "min_epochs": 0}
+ENDLESS["reload_dataloaders_every_n_epochs"] = 0
 
-
-# Trainer options that a run gives itself.
-OURS = (
-    "default_root_dir",
-    "callbacks",
-    "logger",
-    "plugins",
-    "use_distributed_sampler",
-    "enable_checkpointing",
-)
+# Trainer options that a run gives itself, and what to use instead.
+OURS = {
+    "default_root_dir": "Choose where runs go with outputs=<folder>.",
+    "callbacks": "Add callbacks by name: +callbacks.<name>._target_=<class>.",
+    "logger": "Choose logger=tensorboard, csv or none.",
+    "plugins": "Precision and strategy have keys of their own: trainer.precision, trainer.strategy.",
+    "use_distributed_sampler": "Every device gets its own share of the data already.",
+    "enable_checkpointing": "Switch checkpoints off with callbacks.checkpoints=null.",
+}
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,10 @@ def train(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     run = _Run(config, run_dir)
     try:
         run.prepare()
-        run.fit()
-        if config.get("test", True) and run.status != "interrupted":
-            run.test()
+        with keyboard():
+            run.fit()
+            if config.get("test", True) and run.status != "interrupted":
+                run.test()
     except BaseException as error:
         run.failed(error)
         if not isinstance(error, Interrupted):
@@ -165,6 +166,10 @@ class _Run:
 
     def finish(self, began: float) -> dict[str, Any]:
         """Write and print the summary, on the first rank."""
+        with undisturbed():
+            return self._finish(began)
+
+    def _finish(self, began: float) -> dict[str, Any]:
         summary = self.summary(time.monotonic() - began)
         for logger in self.trainer.loggers if self.trainer else []:
             if isinstance(logger, TensorBoard):
@@ -235,21 +240,30 @@ def make_trainer(config: Mapping[str, Any], run_dir: Path, callbacks: list[Any],
         ConfigError: Lightning does not take the options.
     """
     quiet()
-    for key in ENDLESS:
-        if config["trainer"].get(key):
-            raise ConfigError(f"trainer.{key}: training is one endless epoch.", "Use trainer.max_steps.")
+    for key, left in ENDLESS.items():
+        value = config["trainer"].get(key, left)
+        # To Lightning 1.0 is all of it, and 1 is one batch.
+        if value is not None and (value != left or (left and not isinstance(value, float))):
+            raise ConfigError(
+                f"trainer.{key}: {value!r} is not allowed: training is one endless epoch.",
+                "Say how long with trainer.max_steps, how often to validate with trainer.val_check_interval.",
+            )
     settings: dict[str, Any] = {
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
         "check_val_every_n_epoch": None,
         "max_epochs": -1,
-    } | {key: value for key, value in config["trainer"].items() if key != "_target_"}
-    known = [name for name in inspect.signature(lightning.pytorch.Trainer).parameters if name not in OURS]
+    }
+    given = {key: value for key, value in config["trainer"].items() if key != "_target_"}
+    settings |= {key: nested(value, f"trainer.{key}") for key, value in given.items()}
+    known = inspect.signature(lightning.pytorch.Trainer).parameters
     for key in settings:
+        if key in OURS:
+            raise ConfigError(f"trainer.{key}: this is set by the run itself.", OURS[key])
         if key not in known:
-            taken = "set by the run itself" if key in OURS else "no option of Lightning's Trainer"
-            raise ConfigError(f"trainer.{key}: this is {taken}.", choices(key, known, "options"))
+            what = f"trainer.{key}: this is no option of Lightning's Trainer."
+            raise ConfigError(what, choices(key, known.keys() - OURS.keys(), "options"))
     try:
         trainer = lightning.pytorch.Trainer(
             **settings,

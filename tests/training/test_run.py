@@ -203,6 +203,8 @@ def test_schedulers_change_the_rate_by_steps(tmp_path: Path, settings: Any, sche
         ("trainer.nonsense", 1, r"trainer\.nonsense: this is no option"),
         ("trainer.logger", 1, r"trainer\.logger: this is set by the run"),
         ("trainer.limit_train_batches", 3, r"trainer\.limit_train_batches"),
+        ("trainer.limit_train_batches", 1, r"trainer\.limit_train_batches: 1 is not allowed"),
+        ("trainer.min_epochs", 2, r"trainer\.min_epochs: 2 is not allowed"),
         ("optimizer._target_", "torch.optim.Nope", r"optimizer\._target_"),
         ("ckpt_path", "last", "no earlier run"),
     ],
@@ -211,6 +213,16 @@ def test_mistakes_are_named(tmp_path: Path, settings: Any, key: str, value: Any,
     with pytest.raises(MannlabError, match=message):
         train(settings({key: value}), tmp_path / "run")
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("limit_train_batches", 1.0), ("min_epochs", None), ("min_steps", 2)]
+)
+def test_options_that_leave_the_stream_alone_pass(
+    tmp_path: Path, settings: Any, key: str, value: Any
+) -> None:
+    summary = train(settings({f"trainer.{key}": value}), tmp_path / "run")
+    assert summary["status"] == "completed"
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, settings: Any) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback
@@ -15,6 +18,38 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 class Interrupted(MannlabError):
     """The user stopped a test."""
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM wait; they come through at the end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {int(n): signal.signal(n, lambda number, _: came.append(number)) for n in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            os.kill(os.getpid(), number)
+
+
+@contextmanager
+def keyboard() -> Iterator[None]:
+    """Let Ctrl-C through: inside, Lightning turns it into an exit with code 1.
+
+    Raises:
+        KeyboardInterrupt: instead of that.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt("stopped at once") from error
+        raise
 
 
 class GracefulStop(Callback):
@@ -66,6 +101,8 @@ class GracefulStop(Callback):
         if not self.stopped and self._agreed(trainer):
             self.stopped = True
             trainer.should_stop = True
+            # Lightning would go on to these.
+            trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None
             # Lightning would validate once more before it stops.
             trainer.limit_val_batches = 0
 

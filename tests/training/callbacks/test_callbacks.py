@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Callback
 
 from mannlab.errors import MannlabError
 from mannlab.training import callbacks
+from mannlab.training.callbacks.stop import keyboard, undisturbed
 from mannlab.training.checkpoints import read_checkpoint
 from mannlab.training.run import train
 
@@ -162,6 +163,35 @@ def test_a_second_signal_stops_at_once_and_loses_nothing(tmp_path: Path, setting
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["status"], summary["steps"]) == ("interrupted", 5)
     assert step_of(tmp_path / "run", "last") == 4
+
+
+def test_what_must_not_be_disturbed_is_not() -> None:
+    done = []
+
+    def work() -> None:
+        with undisturbed():
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append("finished")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["finished"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_comes_through_an_exit_that_it_caused() -> None:
+    def leave(code: int, error: type[BaseException] | None) -> None:
+        with keyboard():
+            try:
+                if error is not None:
+                    raise error
+            finally:
+                sys.exit(code)
+
+    with pytest.raises(KeyboardInterrupt):
+        leave(1, KeyboardInterrupt)
+    with pytest.raises(SystemExit):
+        leave(2, None)
 
 
 @pytest.mark.parametrize(("patience", "steps", "first"), [(1, 2, 8), (3, 6, 8)])
