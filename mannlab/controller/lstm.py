@@ -51,9 +51,13 @@ class LSTM(Controller[LSTMState]):
         hs, cs = [], []
         shared = self._shared(state)
         # Far cheaper for one step than the module, which is made for whole sequences.
-        for layer, weights in enumerate(layer_weights(self.lstm)):
+        every = shared or layer_weights(self.lstm)
+        for layer, weights in enumerate(every):
             before = state.h[:, layer], state.c[:, layer]
-            x, c = lstm.step(x, *before, shared[layer]) if shared else torch.lstm_cell(x, before, *weights)
+            if isinstance(weights, Shared):
+                x, c = lstm.step(x, *before, weights)
+            else:
+                x, c = torch.lstm_cell(x, before, *weights)
             hs.append(x)
             cs.append(c)
         if len(hs) == 1:
@@ -61,10 +65,10 @@ class LSTM(Controller[LSTMState]):
         return x, LSTMState(torch.stack(hs, 1), torch.stack(cs, 1), shared)
 
     def _shared(self, state: LSTMState) -> list[Shared] | None:
+        if state.shared is not None and state.shared[0].weights[0] is self.lstm.weight_ih_l0:
+            return state.shared
         if not deferred.pays(*self.lstm.parameters()):
             return None
-        if state.shared is not None:
-            return state.shared
         orders = [(w_x, b_x, w_h, b_h) for w_x, w_h, b_x, b_h in layer_weights(self.lstm)]
         return [Shared(*order) for order in orders]
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from mannlab.kernels.nodes import differentiable_once
 
 
 class Tape:
@@ -62,7 +63,7 @@ class _Weights(torch.autograd.Function):
         return first.new_zeros(())
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> Any:
         found = ctx.tape.collect()
         grads: list[Tensor | None] = []
@@ -90,7 +91,7 @@ class _Linear(torch.autograd.Function):
         return x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> Any:
         ctx.shared.tape.add(ctx.x, grad)
         weight = ctx.shared.weights[0]

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mannlab.kernels.deferred import Shared
+from mannlab.kernels.nodes import differentiable_once
 
 
 class _Step(torch.autograd.Function):
@@ -31,7 +31,7 @@ class _Step(torch.autograd.Function):
         return o * squashed, new_c
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, on_h: Tensor, on_c: Tensor) -> Any:
         gates = ctx.gates
         i, f, g, o = gates.chunk(4, 1)

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from mannlab.kernels.nodes import differentiable_once
 from mannlab.kernels.sam.session import Session
 
 
@@ -23,7 +23,7 @@ class _Step(torch.autograd.Function):
         return session.forward(interface, valid, keep=True)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad_reads: Tensor | None, grad_weights: Tensor | None) -> Any:
         grad_interface, grad_before = ctx.session.backward(ctx.time, grad_reads, grad_weights)
         return grad_interface, grad_before, None, None
@@ -39,7 +39,7 @@ class _Start(torch.autograd.Function):
         return weights
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad_weights: Tensor) -> Any:
         return ctx.session.initial_gradient(), None, None
 
