@@ -14,7 +14,7 @@ Two rules hold for every component:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -189,6 +189,10 @@ class Memory(nn.Module, ABC, Generic[State]):
             reads.append(read)
         return torch.stack(reads, dim=1), state
 
+    def sibling(self) -> Memory[State] | None:
+        """Another memory like this one for another layer, sharing what is to be shared; None: nothing is."""
+        return None
+
     def snapshot(self, state: State) -> State:
         """A copy of ``state`` that stays good when the original is consumed.
 
@@ -213,6 +217,20 @@ class Memory(nn.Module, ABC, Generic[State]):
         """What to log of the steps since the last call, by name with its unit."""
         return {}
 
+    def begin_evaluation(self) -> None:
+        """A validation or a test begins."""
+
+    def evaluation_metrics(self) -> dict[str, float]:
+        """What to log of the steps since :meth:`begin_evaluation`, by name with its unit.
+
+        In a distributed run every rank asks at the same time, and wants the same answer.
+        """
+        return {}
+
+    def pictures(self) -> dict[str, Any]:
+        """Matplotlib figures of the last evaluation, by title."""
+        return {}
+
     def trace(self, state: State) -> dict[str, Tensor]:
         """What to draw of a state, by title, each ``[B, heads, N]`` with values in [0, 1]."""
         return {}
@@ -225,9 +243,20 @@ class Controller(nn.Module, ABC, Generic[State]):
 
     Attributes:
         output_size: width of ``h``.
+        memory_blocks: places inside that want a memory layer each; then there is none behind the controller.
     """
 
     output_size: int
+    memory_blocks: Sequence[int] = ()
+
+    def host(self, make: Callable[[int], nn.Module]) -> None:
+        """Take memory in, at the places that ``memory_blocks`` names.
+
+        Args:
+            make: makes a layer of its own for each, given the width of what it is to work on; the layer takes
+                ``x[B, T, width]`` and ``valid[B, T]`` (or None) to ``[B, T, width]``.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def init_state(self, batch: int) -> State:

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "kernels": set(),
     "datasets": {"errors"},
     "plots": set(),
-    "memory": {"contracts", "registry", "errors", "kernels"},
+    "memory": {"contracts", "registry", "errors", "kernels", "plots"},
     "controller": {"contracts", "registry", "errors", "kernels"},
     "tasks": {"contracts", "registry", "errors", "draws", "scoring", "datasets", "plots"},
     "model": {"contracts", "registry", "errors", "kernels"},

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ class LSTM(Controller[LSTMState]):
         hs, cs = [], []
         shared = self._shared(state)
         # Far cheaper for one step than the module, which is made for whole sequences.
-        every = shared or layer_weights(self.lstm)
+        every: Sequence[Any] = shared or layer_weights(self.lstm)
         for layer, weights in enumerate(every):
             before = state.h[:, layer], state.c[:, layer]
             if isinstance(weights, Shared):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -52,9 +53,15 @@ class Block(nn.Module):
             nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)
         )
         self.drop = nn.Dropout(dropout)
+        self.memory: nn.Module | None = None  # what takes the place of the feed-forward part
 
     def forward(
-        self, x: Tensor, positions: Tensor, cache: tuple[Tensor, Tensor], mask: Tensor
+        self,
+        x: Tensor,
+        positions: Tensor,
+        cache: tuple[Tensor, Tensor],
+        mask: Tensor,
+        valid: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """``x[B, L, width]`` and the cache before it, to the next ``x`` and the cache with it.
 
@@ -69,7 +76,9 @@ class Block(nn.Module):
         dropped = self.dropout if self.training else 0.0
         seen = scaled_dot_product_attention(rotate(q, positions), keys, values, mask, dropped)
         x = x + self.drop(self.out(seen.transpose(1, 2).flatten(2)))
-        return x + self.drop(self.feedforward(self.norm_feedforward(x))), keys, values
+        normed = self.norm_feedforward(x)
+        added = self.feedforward(normed) if self.memory is None else self.memory(normed, valid)
+        return x + self.drop(added), keys, values
 
 
 @register("controller", "transformer")
@@ -86,6 +95,9 @@ class Transformer(Controller[TransformerState]):
         heads: attention heads.
         feedforward: hidden width of each block's feed-forward part.
         dropout: share of activations dropped in training.
+        memory_blocks: blocks, counted from 0, whose feed-forward part is replaced by the memory, as in Lample
+            et al. 2019; the memory must be one that carries no state, such as ``product_key``. Empty: the
+            memory reads what the last block says.
 
     Raises:
         ConfigError: a size below 1, or a width that the heads cannot share in even parts.
@@ -100,6 +112,7 @@ class Transformer(Controller[TransformerState]):
         heads: int = 4,
         feedforward: int = 512,
         dropout: float = 0.0,
+        memory_blocks: list[int] | None = None,
     ) -> None:
         super().__init__()
         check_sizes(width=width, layers=layers, heads=heads, feedforward=feedforward)
@@ -113,6 +126,19 @@ class Transformer(Controller[TransformerState]):
         self.project = nn.Linear(input_size, width)
         self.blocks = nn.ModuleList(Block(width, heads, feedforward, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
+        self.memory_blocks = sorted(set(memory_blocks or []))
+        for block in self.memory_blocks:
+            require(
+                0 <= block < layers,
+                f"controller.memory_blocks: {block} is not allowed with controller.layers={layers}.",
+                f"Blocks are counted from 0, so the last one is {layers - 1}.",
+            )
+
+    def host(self, make: Callable[[int], nn.Module]) -> None:
+        for number in self.memory_blocks:
+            block = self.blocks[number]
+            assert isinstance(block, Block)
+            block.feedforward, block.memory = nn.Identity(), make(self.output_size)
 
     def init_state(self, batch: int) -> TransformerState:
         like = self.norm.weight
@@ -145,7 +171,7 @@ class Transformer(Controller[TransformerState]):
         all_keys, all_values = [], []
         for layer, block in enumerate(self.blocks):
             cache = (state.keys[:, layer], state.values[:, layer])
-            h, keys, values = block(h, positions, cache, mask.unsqueeze(1))
+            h, keys, values = block(h, positions, cache, mask.unsqueeze(1), valid)
             all_keys.append(keys)
             all_values.append(values)
         return self.norm(h), TransformerState(torch.stack(all_keys, 1), torch.stack(all_values, 1), real)

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from mannlab.contracts import Controller, Memory, StreamSpec, Task, cut
-from mannlab.errors import ConfigError, choices
+from mannlab.errors import ConfigError, choices, require
 from mannlab.model.encoders import StreamEncoder
 from mannlab.model.heads import Head
+from mannlab.model.hosted import MemoryLayer
+from mannlab.model.interface import interface_layer
 from mannlab.model.unroll import RunState, Trace, parallel, stepwise
 from mannlab.registry import build_from
 
@@ -25,8 +27,8 @@ class MANN(nn.Module):
         controller: ``{"name": ..., options}``.
         memory: ``{"name": ..., options}``.
         spec: what comes in and what is asked.
-        feedback: feed the reads of step t-1 to the controller at step t. Memories whose reads depend
-            on nothing but the present step (and ``none``) never need it, and run in parallel.
+        feedback: feed the reads of step t-1 to the controller at step t, which makes time run step by
+            step; None: for memories that carry a state from step to step.
 
     Raises:
         ConfigError: from the registry or the components.
@@ -38,19 +40,48 @@ class MANN(nn.Module):
         memory: Mapping[str, Any],
         spec: StreamSpec,
         *,
-        feedback: bool = True,
+        feedback: bool | None = None,
     ) -> None:
         super().__init__()
         self.encoder = StreamEncoder(spec)
-        self.memory: Memory[Any] = build_from("memory", memory)
-        self.stepwise = feedback and self.memory.stateful
+        first: Memory[Any] = build_from("memory", memory)
+        hosts = bool(controller.get("memory_blocks"))
+        # Behind a controller that has it inside there is none.
+        self.memory: Memory[Any] = build_from("memory", {"name": "none"}) if hosts else first
+        stateful = self.memory.stateful if feedback is None else feedback and self.memory.read_size > 0
+        self.stepwise = bool(stateful)
         fed_back = self.memory.read_size if self.stepwise else 0
         self.controller: Controller[Any] = build_from(
             "controller", controller, self.encoder.output_size + fed_back
         )
+        self.hosted: list[Memory[Any]] = []
+        if hosts:
+            self._host(first, memory)
         # Not LazyLinear or None: a zero-wide interface keeps every memory on the same path.
         self.interface = interface_layer(self.controller.output_size, self.memory.interface_size)
         self.head = Head(self.controller.output_size + self.memory.read_size, spec.target)
+
+    def _host(self, first: Memory[Any], config: Mapping[str, Any]) -> None:
+        require(
+            not first.stateful and first.read_size > 0,
+            f"controller.memory_blocks: memory={config['name']} cannot be a layer of the controller.",
+            "A layer sees whole sequences at once: use a memory that carries no state, such as product_key, "
+            "or leave controller.memory_blocks empty.",
+        )
+
+        def make(width: int) -> MemoryLayer:
+            other = first.sibling() or build_from("memory", config) if self.hosted else first
+            self.hosted.append(other)
+            return MemoryLayer(width, other)
+
+        self.controller.host(make)
+
+    def named_memories(self) -> list[tuple[Memory[Any], str]]:
+        """All memories and a suffix that tells them apart, empty for the one behind the controller."""
+        if not self.hosted:
+            return [(self.memory, "")]
+        numbers = self.controller.memory_blocks
+        return [(memory, f"_block_{n}") for n, memory in zip(numbers, self.hosted, strict=True)]
 
     def init_state(self, batch: int, like: Tensor) -> RunState:
         """The state before the first step of ``batch`` sequences."""
@@ -104,20 +135,6 @@ class MANN(nn.Module):
             state = model.detach(state)
         """
         return RunState(cut(state.controller), self.memory.detach(state.memory), state.reads.detach())
-
-
-def interface_layer(hidden: int, interface: int) -> nn.Module:
-    """The linear map from the controller's output to what it says to the memory."""
-    if interface == 0:
-        return _Nothing()
-    return nn.Linear(hidden, interface)
-
-
-class _Nothing(nn.Module):
-    """An interface of no width."""
-
-    def forward(self, h: Tensor) -> Tensor:
-        return h[..., :0]
 
 
 def assemble(config: Mapping[str, Any]) -> tuple[MANN, Task]:

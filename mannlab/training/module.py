@@ -8,14 +8,26 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
 from mannlab.contracts import Batch, Score, Split, Task
+from mannlab.errors import require
+from mannlab.kernels.bag import RowAdam
 from mannlab.model import MANN
 from mannlab.training.build import instantiate
 from mannlab.training.data import IGNORED
 from mannlab.training.resume import mark_step, restore_random
+from mannlab.training.tables import (
+    WithTables,
+    clip_norm,
+    clip_value,
+    gather,
+    has_tables,
+    refuse_sparse,
+    tables_of,
+)
 
 IDENTITY = ("controller", "memory", "task", "model")
 
@@ -70,6 +82,10 @@ class MannModule(LightningModule):
         super().__init__()
         self.model, self.task = model, task
         self._optimizer, self._scheduler = config["optimizer"], config.get("scheduler")
+        # Their gradients travel as factors (see ``tables.gather``).
+        ignored = {id(table.weight) for table in tables_of(model)}
+        names = [name for name, parameter in self.named_parameters() if id(parameter) in ignored]
+        self._ddp_params_and_buffers_to_ignore = names
         identity = {key: dict(config.get(key) or {}) for key in IDENTITY}
         self.save_hyperparameters({**identity, "mannlab": config.get("version", "")}, logger=False)
         self.results: dict[str, float] = {}
@@ -119,7 +135,11 @@ class MannModule(LightningModule):
         level = self.data.curriculum.at(self.position)
         if level is not None:
             values["train/curriculum_level"] = float(level)
-        values |= {f"memory/{key}": value for key, value in self.model.memory.metrics().items()}
+        values |= {
+            f"memory/{key}{suffix}": value
+            for memory, suffix in self.model.named_memories()
+            for key, value in memory.metrics().items()
+        }
         optimizer = self.trainer.optimizers[0]
         self.write(
             values
@@ -144,7 +164,7 @@ class MannModule(LightningModule):
         self._batches = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
 
     def configure_optimizers(self) -> Any:
-        optimizer = instantiate(self._optimizer, "optimizer", self.parameters())
+        optimizer = self._make_optimizer()
         if not self._scheduler or not self._scheduler.get("_target_"):
             return optimizer
         scheduler = instantiate(self._scheduler, "scheduler", optimizer)
@@ -153,25 +173,66 @@ class MannModule(LightningModule):
             plan |= {"monitor": self.objective, "frequency": self.trainer.val_check_interval, "strict": False}
         return {"optimizer": optimizer, "lr_scheduler": plan}
 
+    def _make_optimizer(self) -> Optimizer:
+        tables = tables_of(self.model)
+        if not tables:
+            plain: Optimizer = instantiate(self._optimizer, "optimizer", self.parameters())
+            refuse_sparse(plain, self.model)
+            return plain
+        precision = str(self.trainer.precision)
+        require(
+            not precision.startswith("16"),
+            f"trainer.precision: {precision} is not allowed with memory.gradient=auto.",
+            "Use trainer.precision=bf16-mixed, which needs no scaling, or memory.gradient=sparse or dense.",
+        )
+        apart = {id(table.weight) for table in tables}
+        rest = [parameter for parameter in self.parameters() if id(parameter) not in apart]
+        main = instantiate(self._optimizer, "optimizer", rest)
+        return WithTables(main, RowAdam(tables, lr=main.param_groups[0]["lr"]))
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.trainer.world_size > 1:
+            for table in tables_of(self.model):
+                gather(table, self.trainer.world_size)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        whole = getattr(optimizer, "optimizer", optimizer)
+        if not gradient_clip_val or not has_tables(self.model):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_algorithm == "value":
+            clip_value(whole, float(gradient_clip_val))
+        else:
+            clip_norm(whole, float(gradient_clip_val))
+
     # ------------------------------------------------------------------ evaluation
 
     def on_validation_epoch_start(self) -> None:
-        self._sums = {}
+        self._begin()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._measure("val", batch, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
-        self._report()
+        self._report("val")
 
     def on_test_epoch_start(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
         self._sums = {}
+        for memory, _ in self.model.named_memories():
+            memory.begin_evaluation()
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._measure("test", batch, dataloader_idx)
 
     def on_test_epoch_end(self) -> None:
-        self._report()
+        self._report("test")
 
     def _measure(self, stage: str, batch: Batch, index: int) -> None:
         split = self.task.splits(stage)[index]
@@ -184,8 +245,13 @@ class MannModule(LightningModule):
             if not ignored:
                 self._sums[name].update(total.detach(), count.detach())
 
-    def _report(self) -> None:
+    def _report(self, stage: str) -> None:
         values = {name: float(ratio.compute()) for name, ratio in self._sums.items()}
+        values |= {
+            f"{stage}_memory/{key}{suffix}": value
+            for memory, suffix in self.model.named_memories()
+            for key, value in memory.evaluation_metrics().items()
+        }
         self.results |= values
         if self.trainer.sanity_checking:
             return

@@ -26,7 +26,7 @@ def settings(root: Path) -> Settings:
             "controller": {"name": "lstm", "hidden": 12},
             "memory": {"name": "dense", "slots": 8, "width": 4},
             "task": task | {"val_sequences": 7, "test_sequences": 7},
-            "model": {"feedback": True},
+            "model": {"feedback": None},
             "optimizer": read("optimizer/adam"),
             "scheduler": read("scheduler/none"),
             "trainer": trainer | {"log_every_n_steps": 2},

@@ -45,7 +45,11 @@ def spawn(tmp_path: Path, root: Path, config: dict[str, Any], name: str) -> subp
 @pytest.mark.usefixtures("silent")
 @pytest.mark.parametrize(
     "memory",
-    [{"name": "dense", "slots": 8, "width": 4}, {"name": "sparse", "slots": 64, "width": 4, "heads": 1}],
+    [
+        {"name": "dense", "slots": 8, "width": 4},
+        {"name": "sparse", "slots": 64, "width": 4, "heads": 1},
+        {"name": "product_key", "slots": 25, "width": 4, "heads": 2, "knn": 3, "key_width": 4},
+    ],
 )
 def test_two_ranks_equal_one_process_of_double_batch(
     tmp_path: Path, root: Path, settings: Any, memory: dict[str, Any]

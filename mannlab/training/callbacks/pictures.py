@@ -54,6 +54,9 @@ class Pictures(Callback):
         for split in pl_module.task.splits(stage):
             for title, figure in figures(pl_module, trainer.datamodule, split).items():
                 self._keep(trainer, f"{split.stream}/{title}", figure)
+        for memory, suffix in pl_module.model.named_memories():
+            for title, figure in memory.pictures().items():
+                self._keep(trainer, f"{stage}_memory/{title}{suffix}", figure)
 
     def _keep(self, trainer: Any, name: str, figure: Any) -> None:
         path = Path(trainer.default_root_dir) / FOLDER / f"{name.replace('/', '_').replace(' ', '_')}.png"

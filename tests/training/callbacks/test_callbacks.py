@@ -60,8 +60,8 @@ def test_best_follows_the_main_metric(tmp_path: Path, settings: Any, monkeypatch
     values = iter([5.0, 2.0, math.nan, 3.0])
     report = MannModule._report
 
-    def scripted(self: MannModule) -> None:
-        report(self)
+    def scripted(self: MannModule, *arguments: Any) -> None:
+        report(self, *arguments)
         self.results[self.objective] = next(values)
 
     monkeypatch.setattr(MannModule, "_report", scripted)
