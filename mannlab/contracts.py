@@ -91,6 +91,7 @@ class Batch:
         targets: ``[B, T, ...]`` as the spec's target says.
         scored: ``float[B, T]``, 1 where an answer is asked.
         valid: ``float[B, T]``, 1 for real steps, or None if every step is real.
+        continues: each sequence goes on where that of the batch before ended (see ``Task.continuous``).
         extra: anything else that the task's score or pictures want, ``[B, ...]`` each.
     """
 
@@ -98,6 +99,7 @@ class Batch:
     targets: Tensor
     scored: Tensor
     valid: Tensor | None = None
+    continues: bool = False
     extra: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -110,7 +112,7 @@ class Batch:
             value = getattr(self, item.name)
             if isinstance(value, dict):
                 changed[item.name] = {key: function(tensor) for key, tensor in value.items()}
-            elif value is not None:
+            elif isinstance(value, Tensor):
                 changed[item.name] = function(value)
         return replace(self, **changed)
 
@@ -156,13 +158,17 @@ class Memory(nn.Module, ABC, Generic[State]):
 
     Attributes:
         interface_size: ``I``, what the model must emit each step; the memory splits it into fields.
+        interface_bias: False if adding a constant to the interface would change nothing.
         read_size: flat width of one step's reads, fed back to the controller at the next step.
         stateful: False if reads do not depend on earlier steps; then time runs in parallel.
+        observing: False while an evaluation runs steps that are not to be counted.
     """
 
     interface_size: int
+    interface_bias: bool = True
     read_size: int
     stateful: ClassVar[bool] = True
+    observing: bool = True
 
     @abstractmethod
     def init_state(self, batch: int) -> State:
@@ -271,6 +277,11 @@ class Controller(nn.Module, ABC, Generic[State]):
         h, new = self.forward(x, state)
         return h, new if valid is None else hold(valid, new, state)
 
+    def detach(self, state: State) -> State:
+        """The same state, cut off from the graph (see ``Memory.detach``)."""
+        detached: State = cut(state)
+        return detached
+
     def sequence(self, x: Tensor, state: State, valid: Tensor | None = None) -> tuple[Tensor, State]:
         """Many steps: ``x[B, T, input_size]`` to ``h[B, T, output_size]`` and the last state.
 
@@ -295,6 +306,7 @@ class Split:
         samples: how many there are; None for an endless stream.
         level: the size at which to draw (a length, a number of items), or None for the trained sizes.
         ceiling: the largest size at which to draw, where a curriculum sets it.
+        lanes: of a continuous task, how many sequences go on side by side.
         label: suffix in metric names, such as ``"length_30"``.
     """
 
@@ -303,6 +315,7 @@ class Split:
     level: int | None = None
     label: str = ""
     ceiling: int | None = None
+    lanes: int = 1
 
     @property
     def stream(self) -> str:
@@ -360,6 +373,9 @@ class Task(ABC):
             largest size doubles, in bits for each symbol asked; True: at ``easy``; or a mapping with any
             of threshold, start, max and window (see ``mannlab.training.curriculum.Plan``).
         easy: the threshold when none is given.
+        continuous: sequences go on from batch to batch, and so does the model's state. Sample i is then in
+            lane ``i % split.lanes`` and follows sample ``i - split.lanes``; the trainer sets the lanes of
+            training, the task those of its other splits (whose samples are a multiple of them).
     """
 
     spec: StreamSpec
@@ -369,6 +385,7 @@ class Task(ABC):
     last_ceiling: int | None = None
     curriculum: bool | float | dict[str, Any] | None = None
     easy: float = 0.1
+    continuous: bool = False
 
     @classmethod
     def label(cls, options: Mapping[str, Any]) -> str:
@@ -389,6 +406,10 @@ class Task(ABC):
     @abstractmethod
     def score(self, logits: Tensor, batch: Batch) -> Score:
         """Loss and metrics of the model's logits (``[B, T, size]`` or ``[B, T, groups, count]``)."""
+
+    def derive(self, means: Mapping[str, float]) -> dict[str, float]:
+        """More metrics of a set, made of those of :meth:`score`, such as a perplexity."""
+        return {}
 
     def pictures(self, logits: Tensor, batch: Batch) -> dict[str, Any]:
         """Matplotlib figures of a batch's first sequence, by title, beside those the trainer draws."""

@@ -73,6 +73,9 @@ class LSTM(Controller[LSTMState]):
         orders = [(w_x, b_x, w_h, b_h) for w_x, w_h, b_x, b_h in layer_weights(self.lstm)]
         return [Shared(*order) for order in orders]
 
+    def detach(self, state: LSTMState) -> LSTMState:
+        return LSTMState(state.h.detach(), state.c.detach())
+
     def sequence(self, x: Tensor, state: LSTMState, valid: Tensor | None = None) -> tuple[Tensor, LSTMState]:
         first = state.h.transpose(0, 1).contiguous(), state.c.transpose(0, 1).contiguous()
         if valid is None:

@@ -24,11 +24,13 @@ class TransformerState(NamedTuple):
         keys: ``[B, layers, heads, S, D]``, already rotated.
         values: ``[B, layers, heads, S, D]``.
         real: ``[B, S]``, 1 for cache entries of real steps, 0 for those of padding.
+        before: ``[B]``, real steps that have left the cache.
     """
 
     keys: Tensor
     values: Tensor
     real: Tensor
+    before: Tensor
 
 
 def rotate(x: Tensor, positions: Tensor) -> Tensor:
@@ -95,6 +97,7 @@ class Transformer(Controller[TransformerState]):
         heads: attention heads.
         feedforward: hidden width of each block's feed-forward part.
         dropout: share of activations dropped in training.
+        context: how many steps a step sees, itself included; what is older leaves the state. null: all.
         memory_blocks: blocks, counted from 0, whose feed-forward part is replaced by the memory, as in Lample
             et al. 2019; the memory must be one that carries no state, such as ``product_key``. Empty: the
             memory reads what the last block says.
@@ -112,6 +115,7 @@ class Transformer(Controller[TransformerState]):
         heads: int = 4,
         feedforward: int = 512,
         dropout: float = 0.0,
+        context: int | None = 512,
         memory_blocks: list[int] | None = None,
     ) -> None:
         super().__init__()
@@ -122,6 +126,12 @@ class Transformer(Controller[TransformerState]):
             f"It must be a multiple of {2 * heads}: each head gets an even share, for rotary positions.",
         )
         require(0 <= dropout < 1, f"controller.dropout: {dropout} is not allowed.", "It must be in [0, 1).")
+        require(
+            context is None or context >= 1,
+            f"controller.context: {context} is not allowed.",
+            "It must be at least 1, or null.",
+        )
+        self.context = context
         self.output_size, self.heads, self.head_width = width, heads, width // heads
         self.project = nn.Linear(input_size, width)
         self.blocks = nn.ModuleList(Block(width, heads, feedforward, dropout) for _ in range(layers))
@@ -143,7 +153,7 @@ class Transformer(Controller[TransformerState]):
     def init_state(self, batch: int) -> TransformerState:
         like = self.norm.weight
         empty = like.new_zeros(batch, len(self.blocks), self.heads, 0, self.head_width)
-        return TransformerState(empty, empty, like.new_zeros(batch, 0))
+        return TransformerState(empty, empty, like.new_zeros(batch, 0), like.new_zeros(batch))
 
     def forward(self, x: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
         return self.step(x, state)
@@ -160,13 +170,17 @@ class Transformer(Controller[TransformerState]):
         batch, steps = x.shape[:2]
         here = state.real.new_ones(batch, steps) if valid is None else valid.to(state.real)
         real = torch.cat([state.real, here], dim=1)
-        positions = real.cumsum(1)[:, -steps:] - 1
+        places = real.cumsum(1) + (state.before.unsqueeze(1) - 1)
+        positions = places[:, -steps:]
         past = state.real.shape[1]
         causal = torch.ones(steps, past + steps, dtype=torch.bool, device=x.device).tril(past)
         own = torch.eye(steps, past + steps, dtype=torch.bool, device=x.device)
         own = own.roll(past, dims=1) if past else own
         # A padded step may look at itself, or its softmax would be over nothing.
-        mask = (causal & real.bool().unsqueeze(1)) | own
+        seen = causal & real.bool().unsqueeze(1)
+        if self.context is not None and past + steps > self.context:
+            seen = seen & (positions.unsqueeze(2) - places.unsqueeze(1) < self.context)
+        mask = seen | own
         h = self.project(x)
         all_keys, all_values = [], []
         for layer, block in enumerate(self.blocks):
@@ -174,4 +188,10 @@ class Transformer(Controller[TransformerState]):
             h, keys, values = block(h, positions, cache, mask.unsqueeze(1), valid)
             all_keys.append(keys)
             all_values.append(values)
-        return self.norm(h), TransformerState(torch.stack(all_keys, 1), torch.stack(all_values, 1), real)
+        keys, values, before = torch.stack(all_keys, 1), torch.stack(all_values, 1), state.before
+        most = None if self.context is None else self.context - 1
+        if most is not None and past + steps > most:
+            gone = past + steps - most
+            before = before + real[:, :gone].sum(1)
+            keys, values, real = keys[:, :, :, gone:], values[:, :, :, gone:], real[:, gone:]
+        return self.norm(h), TransformerState(keys, values, real, before)

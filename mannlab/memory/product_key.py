@@ -94,6 +94,8 @@ class ProductKeyMemory(Memory[ProductKeyState]):
         self.slots, self.width, self.heads, self.knn = slots, width, heads, knn
         self.score, self.gate, self.shared_values = score, gate, shared_values
         self.interface_size = heads * key_width + (width if gate else 0)
+        # The mean is taken off anyway: the gradient would be rounding alone, which Adam makes a random walk.
+        self.interface_bias = query_norm != "batch"
         self.read_size = width
         self.keys = nn.Parameter(torch.empty(2, 1 if shared_keys else heads, size, key_width // 2))
         self._draw_keys()
@@ -139,7 +141,7 @@ class ProductKeyMemory(Memory[ProductKeyState]):
         said = interface[:, : self.interface_size - (self.width if self.gate else 0)]
         rows, weights = self.address(said, valid)
         reads = self.values(rows.flatten(1), weights.flatten(1)).to(interface.dtype)
-        if not self.training:
+        if self.observing and not self.training:
             real = slice(None) if valid is None else valid.bool()
             self.usage.add(rows[real], weights[real])
         return reads * silu(interface[:, -self.width :]) if self.gate else reads

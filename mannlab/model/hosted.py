@@ -21,7 +21,7 @@ class MemoryLayer(nn.Module):
     def __init__(self, width: int, memory: Memory[Any]) -> None:
         super().__init__()
         self.memory = memory
-        self.interface = interface_layer(width, memory.interface_size)
+        self.interface = interface_layer(width, memory)
         mixes = memory.read_size != width or getattr(memory, "gate", False)
         self.readout = nn.Linear(memory.read_size, width) if mixes else nn.Identity()
 

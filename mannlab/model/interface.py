@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
+from mannlab.contracts import Memory
 
-def interface_layer(hidden: int, interface: int) -> nn.Module:
+
+def interface_layer(hidden: int, memory: Memory[Any]) -> nn.Module:
     """The linear map from the controller's output to what it says to the memory."""
-    if interface == 0:
+    if memory.interface_size == 0:
         return _Nothing()
-    return nn.Linear(hidden, interface)
+    return nn.Linear(hidden, memory.interface_size, bias=memory.interface_bias)
 
 
 class _Nothing(nn.Module):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mannlab.contracts import Controller, Memory, StreamSpec, Task, cut
+from mannlab.contracts import Controller, Memory, StreamSpec, Task
 from mannlab.errors import ConfigError, choices, require
 from mannlab.model.encoders import StreamEncoder
 from mannlab.model.heads import Head
@@ -58,7 +58,7 @@ class MANN(nn.Module):
         if hosts:
             self._host(first, memory)
         # Not LazyLinear or None: a zero-wide interface keeps every memory on the same path.
-        self.interface = interface_layer(self.controller.output_size, self.memory.interface_size)
+        self.interface = interface_layer(self.controller.output_size, self.memory)
         self.head = Head(self.controller.output_size + self.memory.read_size, spec.target)
 
     def _host(self, first: Memory[Any], config: Mapping[str, Any]) -> None:
@@ -134,7 +134,9 @@ class MANN(nn.Module):
             loss(logits).backward()
             state = model.detach(state)
         """
-        return RunState(cut(state.controller), self.memory.detach(state.memory), state.reads.detach())
+        return RunState(
+            self.controller.detach(state.controller), self.memory.detach(state.memory), state.reads.detach()
+        )
 
 
 def assemble(config: Mapping[str, Any]) -> tuple[MANN, Task]:

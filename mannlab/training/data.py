@@ -58,7 +58,7 @@ class TrainStream(IterableDataset[Batch]):
         curriculum: Curriculum | None = None,
     ) -> None:
         self.curriculum = curriculum
-        self.task, self.split = task, task.splits("train")[0]
+        self.task, self.split = task, replace(task.splits("train")[0], lanes=batch_size * world)
         self.draws = Draws(seed, self.split.stream)
         self.start, self.batch_size, self.rank, self.world = start, batch_size, rank, world
 
@@ -81,6 +81,8 @@ class EvaluationSet(Dataset[Batch]):
     The n samples are cut into C = W * ceil(ceil(n / W) / B) chunks, chunk c from ``c * n // C`` to
     ``(c + 1) * n // C``; each rank takes C / W neighbours. With fewer samples than chunks some chunks
     are empty: they give a sample marked :data:`IGNORED`.
+
+    Of a continuous task a rank takes its share of the lanes instead, all of them at once.
     """
 
     def __init__(self, task: Task, split: Split, batch_size: int, rank: int = 0, world: int = 1) -> None:
@@ -89,7 +91,9 @@ class EvaluationSet(Dataset[Batch]):
         self.task, self.split, self.samples = task, split, split.samples
         self.draws = Draws(EVALUATION_SEED, split.stream)
         self.per_rank = math.ceil(math.ceil(self.samples / world) / batch_size)
-        self.rank, self.chunks = rank, self.per_rank * world
+        self.rank, self.world, self.chunks = rank, world, self.per_rank * world
+        if task.continuous:
+            self.per_rank = self.samples // split.lanes
 
     def __len__(self) -> int:
         return self.per_rank
@@ -97,13 +101,21 @@ class EvaluationSet(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         if not 0 <= index < self.per_rank:
             raise IndexError(index)
-        chunk = self.rank * self.per_rank + index
-        first = chunk * self.samples // self.chunks
-        count = (chunk + 1) * self.samples // self.chunks - first
+        first, count = self._share(index)
         if count:
             return self.task.batch(self.split, self.draws, first, count)
         batch = self.task.batch(self.split, self.draws, 0, 1)
         return replace(batch, extra={**batch.extra, IGNORED: torch.ones(1)})
+
+    def _share(self, index: int) -> tuple[int, int]:
+        """First sample and number of samples of a batch."""
+        if self.task.continuous:
+            lanes = self.split.lanes
+            lane = self.rank * lanes // self.world
+            return index * lanes + lane, (self.rank + 1) * lanes // self.world - lane
+        chunk = self.rank * self.per_rank + index
+        first = chunk * self.samples // self.chunks
+        return first, (chunk + 1) * self.samples // self.chunks - first
 
 
 class StreamData(LightningDataModule):

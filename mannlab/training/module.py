@@ -17,6 +17,7 @@ from mannlab.errors import require
 from mannlab.kernels.bag import RowAdam
 from mannlab.model import MANN
 from mannlab.training.build import instantiate
+from mannlab.training.carried import Carried
 from mannlab.training.data import IGNORED
 from mannlab.training.resume import mark_step, restore_random
 from mannlab.training.tables import (
@@ -91,10 +92,13 @@ class MannModule(LightningModule):
         self.results: dict[str, float] = {}
         self.last_loss: Tensor | None = None
         self.position = 0
-        self._sums: dict[str, Ratio] = {}
+        self._sums: dict[str, dict[str, Ratio]] = {}
         self._pending = 0
         self._batches = 0
         self._random: list[dict[str, Tensor]] | None = None
+        # Validation goes through its own texts in the middle of training's.
+        self._carried = {"train": Carried(), "evaluation": Carried()}
+        self._saved_state: list[list[Tensor]] | None = None
 
     @property
     def data(self) -> Any:
@@ -113,12 +117,18 @@ class MannModule(LightningModule):
         """The model's logits; see ``MANN.forward``."""
         return self.model(batch.inputs, batch.valid, trace=trace)
 
+    def _logits(self, batch: Batch, stage: str) -> Tensor:
+        if not self.task.continuous:
+            logits: Tensor = self(batch)
+            return logits
+        return self._carried[stage].run(self.model, batch)
+
     # ------------------------------------------------------------------ training
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.position = self.data.consumed + self._pending
         self._pending += len(batch) * self.trainer.world_size
-        score = self.task.score(self(batch), batch)
+        score = self.task.score(self._logits(batch, "train"), batch)
         self.last_loss = score.loss.detach()
         self.data.curriculum.note(score, batch, self.position)
         if (self.global_step + 1) % self._log_every == 0:
@@ -131,7 +141,8 @@ class MannModule(LightningModule):
             [part.detach().to(self.device).double() for pair in named.values() for part in pair]
         )
         totals, counts = self.trainer.strategy.reduce(sums, reduce_op="sum").reshape(-1, 2).unbind(1)
-        values = {f"train/{key}": value for key, value in zip(named, (totals / counts).tolist(), strict=True)}
+        means = dict(zip(named, (totals / counts).tolist(), strict=True))
+        values = {f"train/{key}": value for key, value in (means | self.task.derive(means)).items()}
         level = self.data.curriculum.at(self.position)
         if level is not None:
             values["train/curriculum_level"] = float(level)
@@ -225,6 +236,7 @@ class MannModule(LightningModule):
 
     def _begin(self) -> None:
         self._sums = {}
+        self._carried["evaluation"].forget()
         for memory, _ in self.model.named_memories():
             memory.begin_evaluation()
 
@@ -236,17 +248,23 @@ class MannModule(LightningModule):
 
     def _measure(self, stage: str, batch: Batch, index: int) -> None:
         split = self.task.splits(stage)[index]
-        score = self.task.score(self(batch), batch)
         ignored = IGNORED in batch.extra
+        for memory, _ in self.model.named_memories():
+            memory.observing = not ignored
+        score = self.task.score(self._logits(batch, "evaluation"), batch)
         for metric, (total, count) in with_loss(score, batch).items():
-            name = metric_name(split, metric)
-            if name not in self._sums:
-                self._sums[name] = Ratio().to(self.device)
+            sums = self._sums.setdefault(split.stream, {})
+            if metric not in sums:
+                sums[metric] = Ratio().to(self.device)
             if not ignored:
-                self._sums[name].update(total.detach(), count.detach())
+                sums[metric].update(total.detach(), count.detach())
 
     def _report(self, stage: str) -> None:
-        values = {name: float(ratio.compute()) for name, ratio in self._sums.items()}
+        values: dict[str, float] = {}
+        for stream, sums in self._sums.items():
+            means = {metric: float(ratio.compute()) for metric, ratio in sums.items()}
+            means |= self.task.derive(means)
+            values |= {f"{stream}/{metric}": value for metric, value in means.items()}
         values |= {
             f"{stage}_memory/{key}{suffix}": value
             for memory, suffix in self.model.named_memories()
@@ -263,9 +281,12 @@ class MannModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         mark_step(checkpoint, self._batches, self.trainer)
+        if self.task.continuous:
+            checkpoint["carried"] = self._carried["train"].save(self.model, self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._random = checkpoint.get("random")
+        self._saved_state = checkpoint.get("carried")
 
     def on_train_start(self) -> None:
         # Last of all: making loaders, models and sanity checks may have drawn numbers.
@@ -273,3 +294,6 @@ class MannModule(LightningModule):
             restore_random(self._random, self.trainer.global_rank)
             self._batches = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
             self._random = None
+        rank = self.trainer.global_rank
+        self._carried["train"].load(self._saved_state, self.model, self.data.batch_size, rank)
+        self._saved_state = None

@@ -132,7 +132,7 @@ class _Run:
                 callback.options = options_table(self.config)
             if isinstance(callback, Checkpoints) and self.resumed is not None:
                 callback.resumed_from(self.resumed)
-        self.trainer = make_trainer(self.config, self.run_dir, self.callbacks, loggers)
+        self.trainer = make_trainer(_for_task(self.config, self.task), self.run_dir, self.callbacks, loggers)
         if self.trainer.is_global_zero:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             keep_config(self.config, self.run_dir)
@@ -231,6 +231,14 @@ def make_data(task: Task, config: Mapping[str, Any]) -> StreamData:
     return StreamData(
         task, config["seed"], config["batch_size"], config.get("workers", 0), config.get("eval_batch_size")
     )
+
+
+def _for_task(config: dict[str, Any], task: Task) -> dict[str, Any]:
+    trainer = config["trainer"]
+    if not task.continuous or trainer.get("strategy") != "ddp":
+        return config
+    # A batch that goes on where another ended does not use what the first state is made of.
+    return {**config, "trainer": {**trainer, "strategy": "ddp_find_unused_parameters_true"}}
 
 
 def make_trainer(config: Mapping[str, Any], run_dir: Path, callbacks: list[Any], loggers: list[Any]) -> Any:

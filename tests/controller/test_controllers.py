@@ -99,3 +99,20 @@ def test_the_first_state_is_learned(name):
 def test_impossible_options_name_the_key(name, options, named):
     with pytest.raises(ConfigError, match=named):
         registry.build("controller", name, 3, **options)
+
+
+def test_a_context_limits_what_a_step_sees_and_what_is_kept():
+    torch.manual_seed(0)
+    short = registry.build(
+        "controller", "transformer", 5, width=8, layers=1, heads=1, feedforward=8, context=3
+    )
+    x = torch.randn(2, 9, 5)
+    whole, _ = short.sequence(x, short.init_state(2))
+    steps, state = stepped(short, x, short.init_state(2))
+    torch.testing.assert_close(steps, whole, rtol=1e-5, atol=1e-6)
+    assert state.keys.shape[3] == 2
+    assert state.before.tolist() == [7, 7]
+    changed = x.clone()
+    changed[:, 2] += 1
+    moved = (short.sequence(changed, short.init_state(2))[0] - whole).abs().amax((0, 2)) > 1e-6
+    assert moved.tolist() == [False, False, True, True, True, False, False, False, False]

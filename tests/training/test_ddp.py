@@ -70,6 +70,22 @@ def test_two_ranks_equal_one_process_of_double_batch(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("silent")
+def test_two_ranks_read_a_text_as_one_process_does(tmp_path: Path, root: Path, settings: Any) -> None:
+    task = {"name": "language_modelling", "source": "pydoc", "level": "byte", "length": 6, "eval_lanes": 5}
+    base = {"task": task, "memory": {"name": "dense", "slots": 6, "width": 3}, "trainer.limit_val_batches": 3}
+    base |= {"trainer.limit_test_batches": 4, "test": True}
+    done = spawn(tmp_path, root, settings({**DDP, **base, "batch_size": 2}), "two")
+    assert done.returncode == 0, done.stderr
+    one = train(settings({**base, "batch_size": 4}), tmp_path / "one")
+    two = json.loads((tmp_path / "two" / "summary.json").read_text())
+    for name in ("val/bits_per_token", "test/perplexity_per_token"):
+        assert two["metrics"][name] == pytest.approx(one["metrics"][name], rel=1e-5), name
+    saved = read_checkpoint(tmp_path / "two" / "checkpoints" / "last.ckpt")["carried"]
+    assert [len(part[0]) for part in saved] == [2, 2]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("curriculum", [None, {"threshold": 5.0, "window": 32}])
 def test_ranks_stop_together_and_resume_exactly(
     tmp_path: Path, root: Path, settings: Any, curriculum: Any
