@@ -33,7 +33,7 @@ format: $(DEV_READY) ## let ruff mend layout and imports
 	@$(BIN)/ruff format
 
 bench: $(RUN_READY) ## measure speed: runs every script in benchmarks/
-	@for script in benchmarks/*.py; do \
+	@for script in benchmarks/[!_]*.py; do \
 		[ -e "$$script" ] || { echo "benchmarks/ holds no script yet."; break; }; \
 		$(BIN)/python "$$script" $(ARGS) || exit 1; \
 	done

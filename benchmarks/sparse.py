@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _measure import forget_peak, in_turns, peak, resident, show
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -106,25 +107,6 @@ def once(net: MANN, x: Tensor) -> float:
     return seconds / x.shape[1]
 
 
-def in_turns(candidates: dict[Any, Callable[[], float]], rounds: int) -> dict[Any, float]:
-    """The least of ``rounds`` results of each, in turns; of several, after one that does not count."""
-    if rounds > 1:
-        for run in candidates.values():
-            run()
-    best = dict.fromkeys(candidates, float("inf"))
-    for _ in range(rounds):
-        for key, run in candidates.items():
-            # Twice, so that one does not start on caches that the other has filled.
-            best[key] = min(best[key], run(), run() if rounds > 1 else best[key])
-    return best
-
-
-def show(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    return f"{seconds * 1e3:,.3f}" if seconds < 0.1 else f"{seconds * 1e3:,.0f}"
-
-
 # ---------------------------------------------------------------------- figure 1a: time
 
 
@@ -179,23 +161,6 @@ def total_memory(device: str) -> int:
 
 
 # ---------------------------------------------------------------------- figure 1b: space
-
-
-def resident() -> int:
-    """Bytes of this process in physical memory."""
-    pages = Path("/proc/self/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
-
-
-def forget_peak() -> None:
-    """Let the peak of physical memory be what it is now."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak() -> int:
-    """The most bytes that this process had in physical memory since."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 def added_by_a_sequence(memory: str, slots: int, steps: int, pipe: Any) -> None:
