@@ -50,6 +50,8 @@ class ProductKeyMemory(Memory[ProductKeyState]):
             everything else.
         gradient: of the values: ``auto`` (factors that are never multiplied out, for an Adam that touches
             only the values read), ``sparse`` or ``dense`` (ordinary gradients, for the run's optimizer).
+        shard: in a run on several devices, divide the values among them, by their components (``dim``) or
+            by their numbers (``row``); ``none``: each has all.
 
     Raises:
         ConfigError: a size below 1, slots that are not a square, an odd key width, or a knn above n.
@@ -72,6 +74,7 @@ class ProductKeyMemory(Memory[ProductKeyState]):
         gate: bool = False,
         value_lr: float | None = 1e-3,
         gradient: Literal["auto", "sparse", "dense"] = "auto",
+        shard: Literal["none", "dim", "row"] = "none",
     ) -> None:
         super().__init__()
         size = half_keys(slots)
@@ -91,6 +94,11 @@ class ProductKeyMemory(Memory[ProductKeyState]):
             f"memory.value_lr: {value_lr} is not allowed.",
             "It must be above 0, or null.",
         )
+        require(
+            shard == "none" or gradient == "auto",
+            f"memory.gradient: {gradient} is not allowed with memory.shard={shard}.",
+            "Use memory.gradient=auto.",
+        )
         self.slots, self.width, self.heads, self.knn = slots, width, heads, knn
         self.score, self.gate, self.shared_values = score, gate, shared_values
         self.interface_size = heads * key_width + (width if gate else 0)
@@ -99,7 +107,9 @@ class ProductKeyMemory(Memory[ProductKeyState]):
         self.read_size = width
         self.keys = nn.Parameter(torch.empty(2, 1 if shared_keys else heads, size, key_width // 2))
         self._draw_keys()
-        self.values = RowTable(slots, width, gradient=gradient, lr=value_lr)
+        self.values = RowTable(
+            slots, width, gradient=gradient, lr=value_lr, divide=None if shard == "none" else shard
+        )
         self.norm: nn.Module | None = None
         if query_norm == "batch":
             self.norm = QueryNorm(heads * key_width)

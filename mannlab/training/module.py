@@ -24,6 +24,7 @@ from mannlab.training.tables import (
     WithTables,
     clip_norm,
     clip_value,
+    divide,
     gather,
     has_tables,
     refuse_sparse,
@@ -173,6 +174,9 @@ class MannModule(LightningModule):
         batch = self.data.batch_size * self.trainer.world_size
         self.data.curriculum.step(self.data.consumed, batch, self.trainer)
         self._batches = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+
+    def configure_model(self) -> None:
+        divide(self.model, self.trainer.global_rank, self.trainer.world_size)
 
     def configure_optimizers(self) -> Any:
         optimizer = self._make_optimizer()

@@ -95,6 +95,30 @@ def clip_value(optimizer: Optimizer, most: float) -> None:
         optimizer.rows.clip = most
 
 
+def divide(model: nn.Module, rank: int, world: int) -> None:
+    """Leave each rank its part of the tables that are to be divided.
+
+    Raises:
+        ConfigError: parts would not be equal.
+    """
+    for table in tables_of(model):
+        if table.by is None or table.shards is not None or world == 1:
+            continue
+        size = table.weight.shape[0 if table.by == "row" else 1]
+        key = "slots" if table.by == "row" else "width"
+        require(
+            size % world == 0,
+            f"memory.{key}: {size} cannot be divided among {world} devices (memory.shard={table.by}).",
+            f"Make it a multiple of {world}, or use memory.shard=none.",
+        )
+        table.divide(rank, world)
+
+
+def divided(model: nn.Module) -> bool:
+    """Whether a forward pass needs all ranks."""
+    return any(table.shards is not None for table in tables_of(model))
+
+
 def refuse_sparse(optimizer: Optimizer, model: nn.Module) -> None:
     """Raise ConfigError if the optimizer is known not to take the gradients of a model's tables."""
     wants = any(isinstance(part, RowTable) and part.gradient == "sparse" for part in model.modules())
@@ -108,6 +132,8 @@ def refuse_sparse(optimizer: Optimizer, model: nn.Module) -> None:
 
 def gather(table: RowTable, world: int) -> None:
     """Make the gradient of a table the mean over all ranks. What travels are its factors, not its rows."""
+    if table.shards is not None:
+        return  # it is already
     gradient = table.collected()
     factors = gradient[0] if gradient else None
     like = table.weight

@@ -21,6 +21,7 @@ from pathlib import Path
 from mannlab.training.run import train
 train(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
 """
+PRODUCT_KEY = {"name": "product_key", "slots": 25, "width": 4, "heads": 2, "knn": 3, "key_width": 4}
 DDP = {"trainer.strategy": "ddp", "trainer.devices": 2, "test": True}
 
 
@@ -48,7 +49,9 @@ def spawn(tmp_path: Path, root: Path, config: dict[str, Any], name: str) -> subp
     [
         {"name": "dense", "slots": 8, "width": 4},
         {"name": "sparse", "slots": 64, "width": 4, "heads": 1},
-        {"name": "product_key", "slots": 25, "width": 4, "heads": 2, "knn": 3, "key_width": 4},
+        PRODUCT_KEY,
+        {**PRODUCT_KEY, "shard": "dim"},
+        {**PRODUCT_KEY, "slots": 16, "shard": "row"},
     ],
 )
 def test_two_ranks_equal_one_process_of_double_batch(
@@ -67,6 +70,30 @@ def test_two_ranks_equal_one_process_of_double_batch(
     for name, weight in ones["state_dict"].items():
         torch.testing.assert_close(twos["state_dict"][name], weight, rtol=1e-5, atol=2e-6)
     assert done.stdout.count("tensorboard --logdir") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("silent")
+@pytest.mark.parametrize("by", ["dim", "row"])
+def test_divided_values_resume_and_are_whole_in_the_checkpoint(
+    tmp_path: Path, root: Path, settings: Any, by: str
+) -> None:
+    memory = {**PRODUCT_KEY, "slots": 16, "shard": by}
+    one = settings({"memory": memory, "batch_size": 4, "trainer.max_steps": 6})
+    train(one, tmp_path / "one")
+    for name, steps, start in (("first", 3, None), ("second", 6, str(tmp_path / "first"))):
+        config = {**DDP, "test": False, "batch_size": 2, "memory": memory}
+        config |= {"trainer.max_steps": steps, "ckpt_path": start}
+        done = spawn(tmp_path, root, settings(config), name)
+        assert done.returncode == 0, done.stderr
+    whole, resumed = (
+        read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("one", "second")
+    )
+    for name, weight in whole["state_dict"].items():
+        torch.testing.assert_close(resumed["state_dict"][name], weight, rtol=1e-5, atol=2e-6)
+    rows = [saved["optimizer_states"][0]["rows"]["state"][0] for saved in (whole, resumed)]
+    for name in ("first", "second", "last"):
+        torch.testing.assert_close(rows[1][name], rows[0][name], rtol=1e-5, atol=2e-6)
 
 
 @pytest.mark.slow

@@ -88,10 +88,32 @@ class RowAdam(Optimizer):
             gradient = table.collected()
             if gradient is not None:
                 total = total + ops.squared_norm(*gradient)
+            if table.shards is not None:
+                apart = ops.squared_norm(*gradient) if gradient is not None else total.new_zeros(())
+                others = apart.clone()
+                torch.distributed.all_reduce(others)
+                total = total + (others - apart)
         return total
+
+    def state_dict(self) -> dict[str, Any]:
+        """As usual, of whole tables; all ranks must call it where tables are divided."""
+        found = super().state_dict()
+        found["state"] = {
+            number: self._across(int(number), state, "whole") for number, state in found["state"].items()
+        }
+        return found
+
+    def _across(self, number: int, state: dict[str, Any], do: str) -> dict[str, Any]:
+        shards = self.tables[number].shards
+        if shards is None:
+            return state
+        move = getattr(shards, do)
+        return {key: move(part) if isinstance(part, Tensor) else part for key, part in state.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As usual, but counters stay whole numbers."""
+        mine = {n: self._across(int(n), state, "part") for n, state in state_dict["state"].items()}
+        state_dict = {**state_dict, "state": mine}
         super().load_state_dict(state_dict)
         for number, saved in state_dict["state"].items():
             weight = self.tables[int(number)].weight

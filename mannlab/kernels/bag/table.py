@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mannlab.kernels.bag import ops
 from mannlab.kernels.bag.factors import Factors, Reverse, join, of_bags, reverse
+from mannlab.kernels.bag.shards import By, Shards, sharded_bag
 from mannlab.kernels.nodes import differentiable_once
 
 Gradient = Literal["auto", "sparse", "dense"]
@@ -24,28 +25,61 @@ class RowTable(nn.Module):
             that takes that; ``auto``: dense, until a :class:`mannlab.kernels.bag.optimizer.RowAdam` is given
             the table, which works on factors and never touches a row that was not read.
         lr: learning rate of the table under a RowAdam; None: that of everything else.
+        divide: by what :meth:`divide` divides the table over processes; None: each has all of it.
 
     Attributes:
         weight: ``[N, D]``, drawn from a normal distribution of standard deviation ``D ** -0.5``.
         pending: factors of the gradient, one entry for each backward pass since the last step.
         factored: whether they are what the backward pass leaves.
+        shards: how the table is divided, once it is.
     """
 
     def __init__(
-        self, rows: int, width: int, *, gradient: Gradient = "auto", lr: float | None = None
+        self,
+        rows: int,
+        width: int,
+        *,
+        gradient: Gradient = "auto",
+        lr: float | None = None,
+        divide: By | None = None,
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(rows, width) * width**-0.5)
-        self.gradient, self.lr = gradient, lr
+        # In place: a second copy may not fit.
+        self.weight = nn.Parameter(torch.empty(rows, width).normal_(std=width**-0.5))
+        self.gradient, self.lr, self.by = gradient, lr, divide
+        self.shards: Shards | None = None
         self.factored = False
         self.pending: list[Factors] = []
 
     def forward(self, rows: Tensor, weights: Tensor) -> Tensor:
         """``rows[T, K]`` (int64) and ``weights[T, K]`` to ``[T, D]``."""
+        if self.shards is not None:
+            return sharded_bag(self.weight, rows, weights, self)
         if not torch.is_grad_enabled():
             return ops.bag(self.weight, rows, weights)
         out: Tensor = _Bag.apply(self.weight, rows, weights, self)
         return out
+
+    def divide(self, rank: int, world: int) -> None:
+        """Keep this rank's part alone, if the table is to be divided; before an optimizer has it.
+
+        ``state_dict`` still gives the whole, and must be called on all ranks; a whole can be loaded.
+        """
+        if self.by is None or self.shards is not None or world == 1:
+            return
+        self.shards = Shards(self.by, rank, world, len(self.weight))
+        self.weight.data = self.shards.part(self.weight.data).clone()
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.shards is not None:
+            destination[f"{prefix}weight"] = self.shards.whole(self.weight.detach())
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        key = f"{prefix}weight"
+        if self.shards is not None and key in state_dict:
+            state_dict = {**state_dict, key: self.shards.part(state_dict[key])}
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def collected(self) -> tuple[Factors, Reverse] | None:
         """The gradient since the last step and its distinct rows, or None if there is none."""

@@ -14,6 +14,7 @@ from mannlab.contracts import Batch, Bits, Split, StreamSpec, Token, Vector
 from mannlab.plots.stream import draw_stream
 from mannlab.training.checkpoints import replace_file
 from mannlab.training.data import place
+from mannlab.training.tables import divided
 
 FOLDER = "pictures"
 MOST_ROWS = 64
@@ -51,7 +52,9 @@ class Pictures(Callback):
 
     def draw(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Draw every split of a stage."""
-        for split in pl_module.task.splits(stage):
+        # One rank draws, and cannot run a model that wants all of them.
+        alone = not divided(pl_module.model)
+        for split in pl_module.task.splits(stage) if alone else []:
             for title, figure in figures(pl_module, trainer.datamodule, split).items():
                 self._keep(trainer, f"{split.stream}/{title}", figure)
         for memory, suffix in pl_module.model.named_memories():
