@@ -236,7 +236,11 @@ def _check_split(task: Task, split: Split) -> None:
     assert task.objective.metric in score.metrics, (
         f"score() must give the objective '{task.objective.metric}'"
     )
-    assert task.objective.watched in score.metrics, f"score() must give '{task.objective.watched}'"
+    named = {
+        **score.metrics,
+        **task.derive({name: float(total / count) for name, (total, count) in score.metrics.items()}),
+    }
+    assert task.objective.watched in named, f"score() or derive() must give '{task.objective.watched}'"
     assert task.objective.mode in ("min", "max"), "objective.mode must be 'min' or 'max'"
     halves = [
         task.score(logits[rows], whole.apply(lambda tensor, rows=rows: tensor[rows])).loss

@@ -91,16 +91,16 @@ class Batch:
         targets: ``[B, T, ...]`` as the spec's target says.
         scored: ``float[B, T]``, 1 where an answer is asked.
         valid: ``float[B, T]``, 1 for real steps, or None if every step is real.
-        continues: each sequence goes on where that of the batch before ended (see ``Task.continuous``).
         extra: anything else that the task's score or pictures want, ``[B, ...]`` each.
+        continues: each sequence goes on where that of the batch before ended (see ``Task.continuous``).
     """
 
     inputs: dict[str, Tensor]
     targets: Tensor
     scored: Tensor
     valid: Tensor | None = None
-    continues: bool = False
     extra: dict[str, Tensor] = field(default_factory=dict)
+    continues: bool = False
 
     def __len__(self) -> int:
         return self.targets.shape[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -31,6 +32,16 @@ def ask(url: str, patience: float = 60) -> Any:
         time.sleep(0.5)
 
 
+def address(said: Path, server: subprocess.Popen[bytes], patience: float = 120) -> str:
+    """Where the server says that it listens."""
+    until = time.monotonic() + patience
+    while time.monotonic() < until and server.poll() is None:
+        if found := re.search(r"http://[^\s/]+", said.read_text()):
+            return found[0]
+        time.sleep(0.2)
+    pytest.fail(f"TensorBoard did not start:\n{said.read_text()}")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("silent")
 def test_it_serves_scalars_pictures_and_hyper_parameters(tmp_path: Path, settings: Any, root: Path) -> None:
@@ -39,11 +50,14 @@ def test_it_serves_scalars_pictures_and_hyper_parameters(tmp_path: Path, setting
     config["callbacks"]["pictures"] = {"_target_": "mannlab.training.callbacks.Pictures", "min_seconds": 0}
     train(config, tmp_path / "run")
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(tmp_path), "--port", "0"]
-    with subprocess.Popen([*command, "--load_fast=false"], stderr=subprocess.PIPE, text=True) as server:
+    said = tmp_path / "said.txt"
+    # Into a file: a pipe that nobody reads would stop the server once it is full.
+    with (
+        said.open("w") as log,
+        subprocess.Popen([*command, "--load_fast=false"], stdout=log, stderr=log) as server,
+    ):
         try:
-            assert server.stderr is not None
-            line = next(line for line in server.stderr if "http://" in line)
-            base = "http://" + line.split("http://")[1].split()[0].rstrip("/")
+            base = address(said, server)
             scalars = ask(f"{base}/data/plugin/scalars/tags")["run"]
             assert {"train/loss_nats", "val/bit_errors_per_sequence"} <= set(scalars)
             points = ask(f"{base}/data/plugin/scalars/scalars?run=run&tag=val%2Fbit_errors_per_sequence")
@@ -59,4 +73,4 @@ def test_it_serves_scalars_pictures_and_hyper_parameters(tmp_path: Path, setting
                 shown = json.loads(answer.read())
             assert any("bit_errors" in info["name"]["tag"] for info in shown["metricInfos"])
         finally:
-            server.terminate()
+            server.kill()
