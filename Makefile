@@ -32,11 +32,8 @@ format: $(DEV_READY) ## let ruff mend layout and imports
 	@$(BIN)/ruff check --fix-only
 	@$(BIN)/ruff format
 
-bench: $(RUN_READY) ## measure speed: runs every script in benchmarks/
-	@for script in benchmarks/[!_]*.py; do \
-		[ -e "$$script" ] || { echo "benchmarks/ holds no script yet."; break; }; \
-		$(BIN)/python "$$script" $(ARGS) || exit 1; \
-	done
+bench: $(RUN_READY) ## measure speed: make bench ARGS="dense"
+	@$(BIN)/python -m mannlab bench $(ARGS)
 
 docs: $(DEV_READY) ## run what the documents show, so that they stay true
 	@$(BIN)/python -m pytest tests/test_docs.py tests/test_contributing.py $(PYTEST_ARGS)

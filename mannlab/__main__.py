@@ -9,7 +9,12 @@ from importlib import import_module
 from mannlab.cli import errors
 
 HELP = ("-h", "--help", "help")
-COMMANDS = {"train": "mannlab.cli.train", "eval": "mannlab.cli.evaluate", "list": "mannlab.cli.listing"}
+COMMANDS = {
+    "train": "mannlab.cli.train",
+    "eval": "mannlab.cli.evaluate",
+    "list": "mannlab.cli.listing",
+    "bench": "mannlab.cli.bench",
+}
 
 
 def choose(arguments: Sequence[str]) -> tuple[str, list[str]]:

@@ -16,12 +16,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from mannlab.draws import Draws
+
+if TYPE_CHECKING:
+    from mannlab.kernels.fused.cells import ControllerCell, MemoryCell
 
 State = TypeVar("State")
 
@@ -195,6 +198,16 @@ class Memory(nn.Module, ABC, Generic[State]):
             reads.append(read)
         return torch.stack(reads, dim=1), state
 
+    def fused(self, state: State) -> tuple[MemoryCell, Callable[[Sequence[Tensor]], State]] | None:
+        """This memory for whole sequences as one node on a CPU, from ``state``; None if it has no such form.
+
+        Not inherited: a subclass may change what a step does, and says so itself.
+
+        Returns:
+            The cell (see ``mannlab.kernels.fused``), and what makes a state of its last tensors.
+        """
+        return None
+
     def sibling(self) -> Memory[State] | None:
         """Another memory like this one for another layer, sharing what is to be shared; None: nothing is."""
         return None
@@ -281,6 +294,10 @@ class Controller(nn.Module, ABC, Generic[State]):
         """The same state, cut off from the graph (see ``Memory.detach``)."""
         detached: State = cut(state)
         return detached
+
+    def fused(self, state: State) -> tuple[ControllerCell, Callable[[Sequence[Tensor]], State]] | None:
+        """As ``Memory.fused``."""
+        return None
 
     def sequence(self, x: Tensor, state: State, valid: Tensor | None = None) -> tuple[Tensor, State]:
         """Many steps: ``x[B, T, input_size]`` to ``h[B, T, output_size]`` and the last state.

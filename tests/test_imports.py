@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "errors": set(),
     "draws": set(),
     "registry": {"errors"},
-    "contracts": {"draws", "errors"},
+    "contracts": {"draws", "errors", "kernels"},
     "scoring": {"contracts"},
     "kernels": set(),
     "datasets": {"errors"},

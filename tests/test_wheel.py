@@ -16,7 +16,9 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = [name for name in ("mannlab", "hydra_plugins", "conf", "tasks") if (ROOT / name).is_dir()]
+FOLDERS = [
+    name for name in ("mannlab", "hydra_plugins", "conf", "tasks", "benchmarks") if (ROOT / name).is_dir()
+]
 FILES = ("pyproject.toml", "README.md", "LICENSE", ".gitignore")
 
 
@@ -49,7 +51,7 @@ def test_the_wheel_holds_every_source_file(wheel: Path) -> None:
     expected = set()
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*"):
-            if path.is_file() and path.suffix in (".py", ".yaml", ".typed"):
+            if path.is_file() and path.suffix in (".py", ".yaml", ".typed", ".md"):
                 name = path.relative_to(ROOT).as_posix()
                 expected.add(name if folder in ("mannlab", "hydra_plugins") else f"mannlab/{name}")
     held = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from mannlab.contracts import Controller
 from mannlab.controller._recurrent import check_sizes
 from mannlab.registry import register
+
+if TYPE_CHECKING:
+    from mannlab.kernels.fused.cells import ControllerCell
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
 
@@ -42,7 +46,7 @@ class FeedForward(Controller[NoState]):
     ) -> None:
         super().__init__()
         check_sizes(hidden=hidden, layers=layers)
-        self.output_size = hidden
+        self.output_size, self.activation = hidden, activation
         sizes = [input_size, *[hidden] * layers]
         parts = [
             part
@@ -56,6 +60,13 @@ class FeedForward(Controller[NoState]):
 
     def forward(self, x: Tensor, state: NoState) -> tuple[Tensor, NoState]:
         return self.layers(x), state
+
+    def fused(self, state: NoState) -> tuple[ControllerCell, Callable[[Sequence[Tensor]], NoState]] | None:
+        from mannlab.kernels.fused.controllers import PlainLayer, Stack
+
+        every = [(layer.weight, layer.bias) for layer in self.layers if isinstance(layer, nn.Linear)]
+        cell = Stack([PlainLayer(self.activation) for _ in every], every, [() for _ in every])
+        return cell, lambda last: state
 
     def sequence(self, x: Tensor, state: NoState, valid: Tensor | None = None) -> tuple[Tensor, NoState]:
         return self.layers(x), state

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from mannlab.contracts import Controller, hold
 from mannlab.controller._recurrent import check_sizes, first_state, layer_weights, run_padded
 from mannlab.registry import register
+
+if TYPE_CHECKING:
+    from mannlab.kernels.fused.cells import ControllerCell
 
 
 class GRUState(NamedTuple):
@@ -47,6 +51,13 @@ class GRU(Controller[GRUState]):
             x = torch.gru_cell(x, state.h[:, layer], *weights)
             hs.append(x)
         return x, GRUState(torch.stack(hs, 1))
+
+    def fused(self, state: GRUState) -> tuple[ControllerCell, Callable[[Sequence[Tensor]], GRUState]] | None:
+        from mannlab.kernels.fused.controllers import GRULayer, Stack
+
+        every = [(w_x, b_x, w_h, b_h) for w_x, w_h, b_x, b_h in layer_weights(self.gru)]
+        cell = Stack([GRULayer() for _ in every], every, [(h,) for h in state.h.unbind(1)])
+        return cell, lambda last: GRUState(torch.stack(list(last), 1))
 
     def sequence(self, x: Tensor, state: GRUState, valid: Tensor | None = None) -> tuple[Tensor, GRUState]:
         first = state.h.transpose(0, 1).contiguous()

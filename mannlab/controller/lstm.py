@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from mannlab.controller._recurrent import check_sizes, first_state, layer_weight
 from mannlab.kernels import deferred, lstm
 from mannlab.kernels.deferred import Shared
 from mannlab.registry import register
+
+if TYPE_CHECKING:
+    from mannlab.kernels.fused.cells import ControllerCell
 
 
 class LSTMState(NamedTuple):
@@ -75,6 +78,16 @@ class LSTM(Controller[LSTMState]):
 
     def detach(self, state: LSTMState) -> LSTMState:
         return LSTMState(state.h.detach(), state.c.detach())
+
+    def fused(
+        self, state: LSTMState
+    ) -> tuple[ControllerCell, Callable[[Sequence[Tensor]], LSTMState]] | None:
+        from mannlab.kernels.fused.controllers import LSTMLayer, Stack
+
+        every = [(w_x, b_x, w_h, b_h) for w_x, w_h, b_x, b_h in layer_weights(self.lstm)]
+        states = list(zip(state.h.unbind(1), state.c.unbind(1), strict=True))
+        cell = Stack([LSTMLayer() for _ in every], every, states)
+        return cell, lambda last: LSTMState(torch.stack(last[::2], 1), torch.stack(last[1::2], 1))
 
     def sequence(self, x: Tensor, state: LSTMState, valid: Tensor | None = None) -> tuple[Tensor, LSTMState]:
         first = state.h.transpose(0, 1).contiguous(), state.c.transpose(0, 1).contiguous()

@@ -10,10 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Keeps norms away from zero, so that a memory of zeros has finite gradients.
-NORM_EPSILON = 1e-8
-# Keeps logarithms of weights finite; far below what single precision can see beside 1.
-SMALLEST_WEIGHT = 1e-12
+from mannlab.kernels.ntm.constants import NORM_EPSILON, SMALLEST_WEIGHT
 
 
 def cosine_similarity(keys: Tensor, memory: Tensor) -> Tensor:
@@ -87,6 +84,7 @@ def one_hot_logits(slots: int, slot: int, sharpness: float) -> Tensor:
 
 
 __all__ = [
+    "NORM_EPSILON",
     "circular_shift",
     "content_weights",
     "cosine_similarity",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from mannlab.contracts import Memory
 from mannlab.errors import require
 from mannlab.memory import addressing
 from mannlab.registry import register
+
+if TYPE_CHECKING:
+    from mannlab.kernels.fused.cells import MemoryCell
 
 FIRST = 6.0
 
@@ -140,6 +144,13 @@ class DenseMemory(Memory[DenseState]):
         reads = addressing.read(state.memory, reading)
         memory = addressing.erase_add(state.memory, writing, said.erase, said.add)
         return reads.flatten(1), DenseState(memory, weights)
+
+    def fused(self, state: DenseState) -> tuple[MemoryCell, Callable[[Sequence[Tensor]], DenseState]] | None:
+        # Compiles on import.
+        from mannlab.kernels.ntm.cell import DenseCell
+
+        cell = DenseCell(state.memory, state.weights, self.write_heads, self.shifts)
+        return cell, lambda last: DenseState(*last)
 
     def trace(self, state: DenseState) -> dict[str, Tensor]:
         reading, writing = state.weights.split([self.read_heads, self.write_heads], dim=1)

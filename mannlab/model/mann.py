@@ -10,14 +10,16 @@ from torch import Tensor, nn
 
 from mannlab.contracts import Controller, Memory, StreamSpec, Task
 from mannlab.errors import ConfigError, choices, require
+from mannlab.model import backend as backends
 from mannlab.model.encoders import StreamEncoder
 from mannlab.model.heads import Head
 from mannlab.model.hosted import MemoryLayer
 from mannlab.model.interface import interface_layer
+from mannlab.model.recompute import pack, recomputed
 from mannlab.model.unroll import RunState, Trace, parallel, stepwise
 from mannlab.registry import build_from
 
-MODEL_OPTIONS = ("feedback",)
+MODEL_OPTIONS = ("feedback", "backend", "checkpoint_every")
 
 
 class MANN(nn.Module):
@@ -29,6 +31,12 @@ class MANN(nn.Module):
         spec: what comes in and what is asked.
         feedback: feed the reads of step t-1 to the controller at step t, which makes time run step by
             step; None: for memories that carry a state from step to step.
+        backend: what runs steps that feed back: ``eager`` (torch, one by one), ``fused`` (one node for the
+            whole sequence, on CPUs, for memories and controllers that have such a form) or ``auto`` (fused
+            where it can be).
+        checkpoint_every: of steps that feed back, keep the state after every so many and make their history
+            again when the backward pass comes to it: less memory for long sequences, a third more time.
+            About the square root of the length is best. None: keep all.
 
     Raises:
         ConfigError: from the registry or the components.
@@ -41,6 +49,8 @@ class MANN(nn.Module):
         spec: StreamSpec,
         *,
         feedback: bool | None = None,
+        backend: str = "auto",
+        checkpoint_every: int | None = None,
     ) -> None:
         super().__init__()
         self.encoder = StreamEncoder(spec)
@@ -57,6 +67,11 @@ class MANN(nn.Module):
         self.hosted: list[Memory[Any]] = []
         if hosts:
             self._host(first, memory)
+        self.backend = backend
+        backends.check(backend, self.controller, self.memory)
+        self.checkpoint_every = checkpoint_every
+        if checkpoint_every is not None:
+            self._check_recomputing(checkpoint_every)
         # Not LazyLinear or None: a zero-wide interface keeps every memory on the same path.
         self.interface = interface_layer(self.controller.output_size, self.memory)
         self.head = Head(self.controller.output_size + self.memory.read_size, spec.target)
@@ -75,6 +90,17 @@ class MANN(nn.Module):
             return MemoryLayer(width, other)
 
         self.controller.host(make)
+
+    def _check_recomputing(self, every: int) -> None:
+        require(
+            every >= 1, f"model.checkpoint_every: {every} is not allowed.", "It must be at least 1, or null."
+        )
+        require(
+            type(self.memory).snapshot is Memory.snapshot,
+            f"model.checkpoint_every: {type(self.memory).__name__} cannot run its steps twice.",
+            "It changes its memory in place and undoes that going backward, which takes little room already: "
+            "leave model.checkpoint_every=null.",
+        )
 
     def named_memories(self) -> list[tuple[Memory[Any], str]]:
         """All memories and a suffix that tells them apart, empty for the one behind the controller."""
@@ -121,9 +147,48 @@ class MANN(nn.Module):
         x = self.encoder(inputs)
         if state is None:
             state = self.init_state(x.shape[0], x)
-        parts = (self.controller, self.memory, self.interface, x, state, valid)
-        hidden, reads, state = stepwise(*parts, trace) if self.stepwise else parallel(*parts)
+        every = self.checkpoint_every
+        if every and self.stepwise and trace is None and torch.is_grad_enabled() and x.shape[1] > every:
+            hidden, reads, state = self._recomputing(every, x, state, valid)
+        else:
+            hidden, reads, state = self._steps(x, state, valid, trace)
         return self.head(torch.cat([hidden, reads], dim=-1)), state
+
+    def _steps(
+        self, x: Tensor, state: RunState, valid: Tensor | None, trace: Trace | None = None
+    ) -> tuple[Tensor, Tensor, RunState]:
+        parts = (self.controller, self.memory, self.interface, x, state, valid)
+        if not self.stepwise:
+            return parallel(*parts)
+        # What the memory shows of each step is not kept by the fused form.
+        done = backends.fused(self.backend, *parts) if trace is None else None
+        return done or stepwise(*parts, trace)
+
+    def _recomputing(
+        self, every: int, x: Tensor, state: RunState, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor, RunState]:
+        """As :meth:`_steps`, a part at a time, keeping the states between parts."""
+        weights = [
+            parameter
+            for part in (self.controller, self.memory, self.interface)
+            for parameter in part.parameters()
+            if parameter.requires_grad
+        ]
+        leaves, unpack = pack(state)
+
+        def run(x: Tensor, *rest: Tensor) -> list[Tensor]:
+            real, given = (None, rest) if valid is None else (rest[0], rest[1:])
+            hidden, reads, after = self._steps(x, unpack(given), real)
+            return [hidden, reads, *pack(after)[0]]
+
+        hiddens, readings = [], []
+        for start in range(0, x.shape[1], every):
+            part = slice(start, start + every)
+            real = [] if valid is None else [valid[:, part]]
+            hidden, reads, *leaves = recomputed(run, x[:, part], *real, *leaves, weights=weights)
+            hiddens.append(hidden)
+            readings.append(reads)
+        return torch.cat(hiddens, 1), torch.cat(readings, 1), unpack(leaves)
 
     def detach(self, state: RunState) -> RunState:
         """A state to go on from without its history, after the backward pass of the steps that led to it.

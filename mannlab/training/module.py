@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from torchmetrics import Metric
 from mannlab.contracts import Batch, Score, Split, Task
 from mannlab.errors import require
 from mannlab.kernels.bag import RowAdam
-from mannlab.model import MANN
+from mannlab.model import MANN, backend
 from mannlab.training.build import instantiate
 from mannlab.training.carried import Carried
 from mannlab.training.data import IGNORED
@@ -30,6 +31,8 @@ from mannlab.training.tables import (
     refuse_sparse,
     tables_of,
 )
+
+log = logging.getLogger(__name__)
 
 IDENTITY = ("controller", "memory", "task", "model")
 
@@ -293,6 +296,9 @@ class MannModule(LightningModule):
         self._saved_state = checkpoint.get("carried")
 
     def on_train_start(self) -> None:
+        if self.model.stepwise and self.trainer.is_global_zero:
+            parts = (self.model.backend, self.model.controller, self.model.memory)
+            log.info("%s", backend.describe(*parts, self.device))
         # Last of all: making loaders, models and sanity checks may have drawn numbers.
         if self._random is not None:
             restore_random(self._random, self.trainer.global_rank)

@@ -351,7 +351,10 @@ def test_the_first_compilation_is_announced(caplog, monkeypatch, tmp_path):
     from mannlab.kernels.sam.numba_engine import NumbaEngine
 
     function = SimpleNamespace(
-        stats=SimpleNamespace(cache_path=str(tmp_path)), signatures=[], __module__="a.compiled"
+        stats=SimpleNamespace(cache_path=str(tmp_path)),
+        signatures=[],
+        __module__="a.compiled",
+        __name__="step",
     )
     monkeypatch.setattr(NumbaEngine, "step_function", function)
     with caplog.at_level("INFO"):

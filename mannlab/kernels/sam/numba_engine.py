@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mannlab.kernels.compiling import announce
 from mannlab.kernels.sam import compiled
 from mannlab.kernels.sam.index import with_spares
 from mannlab.kernels.sam.layout import NORM_EPSILON, Cells, History, Layout
 from mannlab.kernels.sam.session import Last, Search
-
-log = logging.getLogger(__name__)
 
 
 class NumbaEngine:
@@ -52,10 +49,7 @@ class NumbaEngine:
 
     def _announce(self) -> None:
         """Say why nothing happens for a while, where compiled code is not kept from an earlier run."""
-        stats = self.step_function.stats
-        name = f"{self.step_function.__module__.rpartition('.')[2]}.step-*.nbi"
-        if not self.step_function.signatures and not any(Path(stats.cache_path).glob(name)):
-            log.info("Compiling the sparse memory for this machine: some 20 seconds, the first time only.")
+        announce(self.step_function, "the sparse memory", 20)
 
     def cells(self, batch: int, layout: Layout) -> Cells:
         slots, width = layout.slots, layout.width

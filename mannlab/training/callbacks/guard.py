@@ -125,8 +125,14 @@ def culprit(pl_module: Any, batch: Batch) -> str:
     if channel := bad_channel(batch):
         return channel
     found: list[str] = []
-    with torch.no_grad(), watched(pl_module.model, found):
-        logits = pl_module(batch)
+    model = pl_module.model
+    # A whole sequence as one node has no steps to watch.
+    before, model.backend = model.backend, "eager"
+    try:
+        with torch.no_grad(), watched(model, found):
+            logits = pl_module(batch)
+    finally:
+        model.backend = before
     if found:
         return found[0]
     if not torch.isfinite(logits).all():

@@ -300,7 +300,7 @@ def test_the_first_module_and_time_step_are_named(
 
     monkeypatch.setattr(MannModule, "training_step", counted)
     with pytest.raises(MannlabError, match="'memory' gives NaN at time step 2"):
-        train(settings({"trainer.max_steps": 1}), tmp_path / "run")
+        train(settings({"trainer.max_steps": 1, "model.backend": "eager"}), tmp_path / "run")
 
 
 def test_broken_weights_never_replace_a_checkpoint(tmp_path: Path, settings: Any, probe: Any) -> None:

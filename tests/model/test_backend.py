@@ -1,0 +1,97 @@
+"""Choosing what runs the steps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mannlab.contracts import Bits, StreamSpec, Vector
+from mannlab.errors import ConfigError
+from mannlab.kernels.fused import sequence
+from mannlab.model import MANN, backend
+
+SPEC = StreamSpec({"x": Vector(3)}, Bits(2))
+LSTM, DENSE = {"name": "lstm", "hidden": 4}, {"name": "dense", "slots": 5, "width": 3}
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Counts fused sequences."""
+    seen, run = [], sequence.run
+    monkeypatch.setattr(sequence, "run", lambda *parts: seen.append(1) or run(*parts))
+    return seen
+
+
+def test_auto_takes_the_fused_form_where_there_is_one(runs):
+    model = MANN(LSTM, DENSE, SPEC)
+    model({"x": torch.zeros(1, 2, 3)})
+    assert runs == [1]
+    assert "fused" in backend.describe("auto", model.controller, model.memory, torch.device("cpu"))
+
+
+def test_eager_does_not(runs):
+    MANN(LSTM, DENSE, SPEC, backend="eager")({"x": torch.zeros(1, 2, 3)})
+    assert runs == []
+
+
+@pytest.mark.parametrize("controller", [LSTM, {"name": "transformer", "width": 4, "heads": 1, "layers": 1}])
+def test_auto_runs_what_has_no_such_form(runs, controller):
+    model = MANN(controller, {"name": "sparse", "slots": 16, "width": 3}, SPEC)
+    assert model({"x": torch.zeros(1, 2, 3)}).shape == (1, 2, 2)
+    assert runs == []
+    said = backend.describe("auto", model.controller, model.memory, torch.device("cpu"))
+    assert "SparseMemory" in said
+
+
+def test_a_trace_of_every_step_is_made_step_by_step(runs):
+    trace: dict[str, list[torch.Tensor]] = {}
+    MANN(LSTM, DENSE, SPEC)({"x": torch.zeros(1, 2, 3)}, trace=trace)
+    assert runs == []
+    assert [len(steps) for steps in trace.values()] == [2, 2]
+
+
+def test_mixed_precision_runs_step_by_step(runs):
+    with torch.autocast("cpu", torch.bfloat16):
+        MANN(LSTM, DENSE, SPEC)({"x": torch.zeros(1, 2, 3)})
+    assert runs == []
+
+
+def test_without_the_compiler_it_runs_step_by_step(runs, monkeypatch):
+    monkeypatch.setattr(backend, "find_spec", lambda name: None)
+    model = MANN(LSTM, DENSE, SPEC)
+    model({"x": torch.zeros(1, 2, 3)})
+    assert runs == []
+    said = backend.describe("auto", model.controller, model.memory, torch.device("cpu"))
+    assert "numba is not installed" in said
+
+
+def test_an_unknown_backend_is_refused():
+    with pytest.raises(ConfigError, match="there is no 'fusd'"):
+        MANN(LSTM, DENSE, SPEC, backend="fusd")
+
+
+def test_fused_is_refused_for_a_memory_without_it():
+    with pytest.raises(ConfigError, match="SparseMemory has no such form"):
+        MANN(LSTM, {"name": "sparse", "slots": 16, "width": 3}, SPEC, backend="fused")
+
+
+def test_fused_is_refused_on_other_devices():
+    model = MANN(LSTM, DENSE, SPEC, backend="fused").to("meta")
+    with pytest.raises(ConfigError, match="fused is not allowed on meta"):
+        model({"x": torch.zeros(1, 2, 3, device="meta")})
+
+
+def test_a_memory_that_inherits_from_one_with_it_runs_its_own_steps(runs):
+    from mannlab.memory.dense import DenseMemory
+    from mannlab.registry import register
+
+    class Loud(DenseMemory):
+        def forward(self, interface, state):
+            reads, state = super().forward(interface, state)
+            return reads * 0 + 7, state
+
+    register("memory", "loud_for_a_test")(Loud)
+    model = MANN(LSTM, {"name": "loud_for_a_test", "slots": 5, "width": 3}, SPEC)
+    _, state = model.run({"x": torch.zeros(1, 2, 3)})
+    assert runs == []
+    assert (state.reads == 7).all()
