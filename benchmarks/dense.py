@@ -66,10 +66,14 @@ class Peer(nn.Module):
         from dnc import DNC
 
         options = {"num_hidden_layers": 1, "nr_cells": SLOTS, "cell_size": WIDTH, "read_heads": 1}
+        options["batch_first"] = True
         self.dnc, self.head = DNC(BITS + 1, HIDDEN, **options), nn.Linear(BITS + 1, BITS)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        return self.head(self.dnc(inputs["x"], (None, None, None), reset_experience=True)[0])
+        x = inputs["x"]
+        out = self.dnc(x, (None, None, None), reset_experience=True)[0]
+        # Some versions give time first, whatever they are told.
+        return self.head(out if out.shape[:2] == x.shape[:2] else out.transpose(0, 1))
 
 
 def training_step(net: nn.Module, batch: int = BATCH, steps: int = STEPS) -> Callable[[], float]:

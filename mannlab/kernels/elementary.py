@@ -144,3 +144,40 @@ _overload(log, _log32)
 _overload(tanh, _tanh32)
 _overload(sigmoid, _sigmoid32)
 _overload(softplus, _softplus32)
+
+
+# ---------------------------------------------------------------------- of whole arrays, in place
+
+
+@exact
+def each_tanh(x):
+    for n in range(len(x)):
+        x[n] = tanh(x[n])
+
+
+@exact
+def each_sigmoid(x):
+    for n in range(len(x)):
+        x[n] = sigmoid(x[n])
+
+
+@exact
+def each_softplus(x):
+    for n in range(len(x)):
+        x[n] = softplus(x[n])
+
+
+@exact
+def through_tanh(y, on):
+    """Gradient of what ``y`` is the tanh of, from that of ``y``."""
+    one = y.dtype.type(1)
+    for n in range(len(y)):
+        on[n] *= one - y[n] * y[n]
+
+
+@exact
+def through_sigmoid(y, on):
+    """Gradient of what ``y`` is the sigmoid of, from that of ``y``."""
+    one = y.dtype.type(1)
+    for n in range(len(y)):
+        on[n] *= y[n] * (one - y[n])

@@ -12,9 +12,16 @@ from typing import Any
 
 from numba import njit
 
-from mannlab.kernels.elementary import sigmoid, tanh
+from mannlab.kernels.elementary import each_sigmoid, each_tanh, sigmoid, tanh
 
 jit: Any = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+
+
+@jit
+def copy(source, target):
+    """What an assignment of slices does, without its checks."""
+    for n in range(len(source)):
+        target[n] = source[n]
 
 
 @jit
@@ -24,21 +31,23 @@ def lstm_forward(t, valid, gates, cells, squashed, raw, states):
     for b in range(batch):
         gate, out, flat = gates[t, b], raw[t, b], squashed[t, b]
         old, new = cells[t, b], cells[t + 1, b]
-        for n in range(2 * size):
-            gate[n] = sigmoid(gate[n])
-        for n in range(2 * size, 3 * size):
-            gate[n] = tanh(gate[n])
-        for n in range(3 * size, 4 * size):
-            gate[n] = sigmoid(gate[n])
+        each_sigmoid(gate[: 2 * size])
+        each_tanh(gate[2 * size : 3 * size])
+        each_sigmoid(gate[3 * size :])
+        # Slices, and not sums of indices, of which the compiler does not know that they are not negative;
+        # and few arrays a loop, or it does not prove that they do not overlap.
+        i, f, g, o = gate[:size], gate[size : 2 * size], gate[2 * size : 3 * size], gate[3 * size :]
         for n in range(size):
-            new[n] = gate[size + n] * old[n] + gate[n] * gate[2 * size + n]
+            new[n] = f[n] * old[n] + i[n] * g[n]
+        for n in range(size):
             flat[n] = tanh(new[n])
-            out[n] = gate[3 * size + n] * flat[n]
+        for n in range(size):
+            out[n] = o[n] * flat[n]
         if valid[t, b]:
-            states[t + 1, b] = out
+            copy(out, states[t + 1, b])
         else:
-            states[t + 1, b] = states[t, b]
-            new[:] = old
+            copy(states[t, b], states[t + 1, b])
+            copy(old, new)
 
 
 @jit
@@ -51,16 +60,21 @@ def lstm_backward(t, valid, gates, cells, squashed, on_raw, on_states, on_cells,
         gate, flat, old, on_gate = gates[t, b], squashed[t, b], cells[t, b], on_gates[t, b]
         on_out, on_state, on_cell = on_raw[b], on_states[b], on_cells[b]
         here = one if valid[t, b] else one - one
+        i, f, g, o = gate[:size], gate[size : 2 * size], gate[2 * size : 3 * size], gate[3 * size :]
+        on_i, on_f = on_gate[:size], on_gate[size : 2 * size]
+        on_g, on_o = on_gate[2 * size : 3 * size], on_gate[3 * size :]
         for n in range(size):
-            i, f, g, o = gate[n], gate[size + n], gate[2 * size + n], gate[3 * size + n]
             on_h = on_out[n] + here * on_state[n]
-            through = on_h * o
-            on_c = here * on_cell[n] + through - through * flat[n] * flat[n]
-            on_gate[n] = on_c * g * i * (one - i)
-            on_gate[size + n] = on_c * old[n] * f * (one - f)
-            on_gate[2 * size + n] = on_c * i * (one - g * g)
-            on_gate[3 * size + n] = on_h * flat[n] * o * (one - o)
-            on_cell[n] = (one - here) * on_cell[n] + on_c * f
+            on_o[n] = on_h * flat[n] * o[n] * (one - o[n])
+            through = on_h * o[n]
+            on_f[n] = here * on_cell[n] + through - through * flat[n] * flat[n]
+        for n in range(size):
+            on_g[n] = on_f[n] * i[n] * (one - g[n] * g[n])
+            on_i[n] = on_f[n] * g[n] * i[n] * (one - i[n])
+        for n in range(size):
+            on_cell[n] = (one - here) * on_cell[n] + on_f[n] * f[n]
+            on_f[n] *= old[n] * f[n] * (one - f[n])
+        for n in range(size):
             on_state[n] = (one - here) * on_state[n]
 
 
@@ -68,19 +82,19 @@ def lstm_backward(t, valid, gates, cells, squashed, on_raw, on_states, on_cells,
 def gru_forward(t, valid, gates, own, raw, states):
     """``gates[T, B, 3 C]``: from the input, activated in place; ``own[T, B, 3 C]``: from the state."""
     batch, size = raw.shape[1], raw.shape[2]
-    one = raw.dtype.type(1)
     for b in range(batch):
         gate, mine, out, old = gates[t, b], own[t, b], raw[t, b], states[t, b]
         for n in range(2 * size):
             gate[n] = sigmoid(gate[n] + mine[n])
+        r, z, fresh, own_fresh = gate[:size], gate[size : 2 * size], gate[2 * size :], mine[2 * size :]
         for n in range(size):
-            fresh = tanh(gate[2 * size + n] + gate[n] * mine[2 * size + n])
-            gate[2 * size + n] = fresh
-            out[n] = (one - gate[size + n]) * fresh + gate[size + n] * old[n]
+            fresh[n] = tanh(fresh[n] + r[n] * own_fresh[n])
+        for n in range(size):
+            out[n] = fresh[n] + z[n] * (old[n] - fresh[n])
         if valid[t, b]:
-            states[t + 1, b] = out
+            copy(out, states[t + 1, b])
         else:
-            states[t + 1, b] = old
+            copy(old, states[t + 1, b])
 
 
 @jit
@@ -92,14 +106,16 @@ def gru_backward(t, valid, gates, own, states, on_raw, on_states, on_gates, on_o
         gate, mine, old = gates[t, b], own[t, b], states[t, b]
         on_gate, on_mine, on_out, on_state = on_gates[t, b], on_own[t, b], on_raw[b], on_states[b]
         here = one if valid[t, b] else one - one
+        r, z, fresh, own_fresh = gate[:size], gate[size : 2 * size], gate[2 * size :], mine[2 * size :]
+        on_r, on_z, on_fresh = on_gate[:size], on_gate[size : 2 * size], on_gate[2 * size :]
         for n in range(size):
-            r, z, fresh = gate[n], gate[size + n], gate[2 * size + n]
             on_h = on_out[n] + here * on_state[n]
-            on_fresh = on_h * (one - z) * (one - fresh * fresh)
-            on_r = on_fresh * mine[2 * size + n] * r * (one - r)
-            on_z = on_h * (old[n] - fresh) * z * (one - z)
-            on_gate[n] = on_mine[n] = on_r
-            on_gate[size + n] = on_mine[size + n] = on_z
-            on_gate[2 * size + n] = on_fresh
-            on_mine[2 * size + n] = on_fresh * r
-            on_state[n] = (one - here) * on_state[n] + on_h * z
+            on_z[n] = on_h * (old[n] - fresh[n]) * z[n] * (one - z[n])
+            on_fresh[n] = on_h * (one - z[n]) * (one - fresh[n] * fresh[n])
+            on_state[n] = (one - here) * on_state[n] + on_h * z[n]
+        for n in range(size):
+            on_r[n] = on_fresh[n] * own_fresh[n] * r[n] * (one - r[n])
+        copy(on_gate[: 2 * size], on_mine[: 2 * size])
+        on_own = on_mine[2 * size :]
+        for n in range(size):
+            on_own[n] = on_fresh[n] * r[n]

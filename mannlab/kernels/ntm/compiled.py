@@ -15,15 +15,26 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from mannlab.kernels.elementary import exp, log, sigmoid, softplus, tanh
+from mannlab.kernels.elementary import (
+    each_sigmoid,
+    each_softplus,
+    each_tanh,
+    exp,
+    log,
+    through_sigmoid,
+    through_tanh,
+)
 from mannlab.kernels.ntm.constants import NORM_EPSILON, SMALLEST_WEIGHT
 
 # Sums may be reordered, so that they use vector units; NaN and infinity keep their meaning.
-jit: Any = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
+options: Any = {"cache": True, "nogil": True, "error_model": "numpy"}
+jit: Any = njit(fastmath={"reassoc", "contract", "arcp", "nsz"}, **options)
+# For what is called in inner loops: to hand a slice to a function takes as long as a loop over it.
+inlined: Any = njit(fastmath={"reassoc", "contract", "arcp", "nsz"}, inline="always", **options)
 
 
 # Of NaN the largest is any number; what is made of it is NaN all the same.
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "nsz", "reassoc"})
+@njit(fastmath={"nnan", "nsz", "reassoc"}, **options)
 def largest(values):
     top = values[0]
     for n in range(len(values)):
@@ -31,7 +42,7 @@ def largest(values):
     return top
 
 
-@jit
+@inlined
 def soften(values):
     """Softmax in place."""
     top = largest(values)
@@ -48,59 +59,65 @@ def soften(values):
 def activate(said, heads, writers, width, shifts):
     """The interface's fields, in place, in the order of ``DenseMemory.fields``."""
     one = said.dtype.type(1)
-    at = heads * width
-    for n in range(at):
-        said[n] = tanh(said[n])
-    for n in range(at, at + heads):
-        said[n] = softplus(said[n])
-    at += heads
-    for n in range(at, at + heads):
-        said[n] = sigmoid(said[n])
-    at += heads
-    for _ in range(heads):
-        soften(said[at : at + shifts])
-        at += shifts
-    for n in range(at, at + heads):
-        said[n] = one + softplus(said[n])
-    at += heads
-    for n in range(at, at + writers * width):
-        said[n] = sigmoid(said[n])
-    at += writers * width
-    for n in range(at, at + writers * width):
-        said[n] = tanh(said[n])
+    strengths = heads * width
+    gates, moves = strengths + heads, strengths + 2 * heads
+    exponents = moves + heads * shifts
+    erases = exponents + heads
+    adds = erases + writers * width
+    each_tanh(said[:strengths])
+    each_softplus(said[strengths:gates])
+    each_sigmoid(said[gates:moves])
+    for h in range(heads):
+        soften(said[moves + h * shifts : moves + (h + 1) * shifts])
+    powers = said[exponents:erases]
+    each_softplus(powers)
+    for n in range(heads):
+        powers[n] += one
+    each_sigmoid(said[erases:adds])
+    each_tanh(said[adds:])
 
 
 @jit
 def inactivate(said, on, heads, writers, width, shifts):
     """Gradient of the fields to that of what they were made from, in place."""
     one = said.dtype.type(1)
-    at = heads * width
-    for n in range(at):
-        on[n] *= one - said[n] * said[n]
-    for n in range(at, at + heads):
+    strengths = heads * width
+    gates, moves = strengths + heads, strengths + 2 * heads
+    exponents = moves + heads * shifts
+    erases = exponents + heads
+    adds = erases + writers * width
+    through_tanh(said[:strengths], on[:strengths])
+    for n in range(strengths, gates):
         on[n] *= one - exp(-said[n])
-    at += heads
-    for n in range(at, at + heads):
-        on[n] *= said[n] * (one - said[n])
-    at += heads
-    for _ in range(heads):
-        total = one - one
-        for n in range(at, at + shifts):
-            total += said[n] * on[n]
-        for n in range(at, at + shifts):
-            on[n] = said[n] * (on[n] - total)
-        at += shifts
-    for n in range(at, at + heads):
+    through_sigmoid(said[gates:moves], on[gates:moves])
+    for h in range(heads):
+        low, high = moves + h * shifts, moves + (h + 1) * shifts
+        chances, slopes = said[low:high], on[low:high]
+        mean = dot(chances, slopes)
+        for n in range(shifts):
+            slopes[n] = chances[n] * (slopes[n] - mean)
+    for n in range(exponents, erases):
         on[n] *= one - exp(one - said[n])
-    at += heads
-    for n in range(at, at + writers * width):
-        on[n] *= said[n] * (one - said[n])
-    at += writers * width
-    for n in range(at, at + writers * width):
-        on[n] *= one - said[n] * said[n]
+    through_sigmoid(said[erases:adds], on[erases:adds])
+    through_tanh(said[adds:], on[adds:])
 
 
-@jit
+@inlined
+def accumulate(target, source, factor):
+    for n in range(len(target)):
+        target[n] += factor * source[n]
+
+
+@inlined
+def dot(one, other):
+    total = one[0] * other[0]
+    total -= total
+    for n in range(len(one)):
+        total += one[n] * other[n]
+    return total
+
+
+@inlined
 def shifted_by(source, shift, out):
     """Circular convolution: ``out[i]``, the sum over j of ``source[i - (j - S // 2)] * shift[j]``."""
     slots, reach = len(source), len(shift) // 2
@@ -111,11 +128,9 @@ def shifted_by(source, shift, out):
         if move == 0:
             continue
         start = move if move > 0 else slots + move
-        probability = shift[j]
-        for n in range(start, slots):
-            out[n] += source[n - start] * probability
-        for n in range(start):
-            out[n] += source[n - start + slots] * probability
+        # Slices, and not sums of indices, of which the compiler does not know that they are not negative.
+        accumulate(out[start:], source[: slots - start], shift[j])
+        accumulate(out[:start], source[slots - start :], shift[j])
 
 
 @jit
@@ -163,16 +178,27 @@ def forward(
             continue
         fields, scale = said[i, b], scales[i, b]
         activate(fields, heads, writers, width, shifts)
-        scale[:] = epsilon
+        for n in range(slots):
+            scale[n] = epsilon
         similar[i, b] = zero
-        for w in range(width):
+        # Four rows at a time, so that sums are fetched and stored a fourth as often.
+        for w in range(0, width - 3, 4):
+            first, second, third, fourth = before[w], before[w + 1], before[w + 2], before[w + 3]
+            for n in range(slots):
+                scale[n] += (first[n] * first[n] + second[n] * second[n]) + (
+                    third[n] * third[n] + fourth[n] * fourth[n]
+                )
+            for h in range(heads):
+                key, products = fields[h * width + w : h * width + w + 4], similar[i, b, h]
+                p0, p1, p2, p3 = key[0], key[1], key[2], key[3]
+                for n in range(slots):
+                    products[n] += (p0 * first[n] + p1 * second[n]) + (p2 * third[n] + p3 * fourth[n])
+        for w in range(width - width % 4, width):
             row = before[w]
             for n in range(slots):
                 scale[n] += row[n] * row[n]
             for h in range(heads):
-                part, products = fields[h * width + w], similar[i, b, h]
-                for n in range(slots):
-                    products[n] += part * row[n]
+                accumulate(similar[i, b, h], row, fields[h * width + w])
         for n in range(slots):
             scale[n] = one / np.sqrt(scale[n])
         for h in range(heads):
@@ -199,22 +225,24 @@ def forward(
         for h in range(readers):
             focus = weights[k, b, h]
             for w in range(width):
-                row, total = before[w], zero
-                for n in range(slots):
-                    total += focus[n] * row[n]
-                reads[t + 1, b, h * width + w] = total
+                reads[t + 1, b, h * width + w] = dot(focus, before[w])
         for w in range(width):
             row, new = before[w], after[w]
-            kept[:] = row
+            if writers == 1:
+                focus, erase, add = weights[k, b, readers], fields[at_erase + w], fields[at_add + w]
+                for n in range(slots):
+                    new[n] = row[n] + focus[n] * (add - row[n] * erase)
+                continue
+            for n in range(slots):
+                kept[n] = row[n]
             for v in range(writers):
                 focus, erase = weights[k, b, readers + v], fields[at_erase + v * width + w]
                 for n in range(slots):
                     kept[n] *= one - focus[n] * erase
             for v in range(writers):
-                focus, add = weights[k, b, readers + v], fields[at_add + v * width + w]
-                for n in range(slots):
-                    kept[n] += focus[n] * add
-            new[:] = kept
+                accumulate(kept, weights[k, b, readers + v], fields[at_add + v * width + w])
+            for n in range(slots):
+                new[n] = kept[n]
 
 
 @jit
@@ -266,26 +294,29 @@ def backward(
         # Reading and writing.
         for w in range(width):
             row, on_row = before[w], on_after[w]
-            fresh[:] = on_row
-            for v in range(writers):
-                h = readers + v
-                focus, on_focus = weights[t + 1, b, h], on_focus_all[h]
-                erase, add = fields[at_erase + v * width + w], fields[at_add + v * width + w]
-                on_erase, on_add = zero, zero
-                if writers == 1:
+            if writers == 1:
+                focus, on_focus = weights[t + 1, b, readers], on_focus_all[readers]
+                erase, add, on_erase, on_add = fields[at_erase + w], fields[at_add + w], zero, zero
+                for n in range(slots):
+                    product = on_row[n] * row[n]
+                    on_focus[n] += on_row[n] * add - product * erase
+                    on_erase -= product * focus[n]
+                    on_add += on_row[n] * focus[n]
+                    on_row[n] -= on_row[n] * focus[n] * erase
+                on_fields[at_erase + w], on_fields[at_add + w] = on_erase, on_add
+            else:
+                for n in range(slots):
+                    fresh[n] = on_row[n]
+                for v in range(writers):
+                    focus, on_focus = weights[t + 1, b, readers + v], on_focus_all[readers + v]
+                    erase, add = fields[at_erase + v * width + w], fields[at_add + v * width + w]
+                    on_erase, on_add = zero, zero
                     for n in range(slots):
-                        product = on_row[n] * row[n]
-                        on_focus[n] += on_row[n] * add - product * erase
-                        on_erase -= product * focus[n]
-                        on_add += on_row[n] * focus[n]
-                else:
-                    others[:] = one
+                        others[n] = one
                     for u in range(writers):
                         if u != v:
-                            other, its_erase = (
-                                weights[t + 1, b, readers + u],
-                                fields[at_erase + u * width + w],
-                            )
+                            other = weights[t + 1, b, readers + u]
+                            its_erase = fields[at_erase + u * width + w]
                             for n in range(slots):
                                 others[n] *= one - other[n] * its_erase
                     for n in range(slots):
@@ -293,18 +324,22 @@ def backward(
                         on_focus[n] += on_row[n] * add - product * erase
                         on_erase -= product * focus[n]
                         on_add += on_row[n] * focus[n]
+                    for n in range(slots):
+                        fresh[n] *= one - focus[n] * erase
+                    on_fields[at_erase + v * width + w] = on_erase
+                    on_fields[at_add + v * width + w] = on_add
                 for n in range(slots):
-                    fresh[n] *= one - focus[n] * erase
-                on_fields[at_erase + v * width + w], on_fields[at_add + v * width + w] = on_erase, on_add
+                    on_row[n] = fresh[n]
             for h in range(readers):
                 focus, on_focus, part = weights[t + 1, b, h], on_focus_all[h], on_read[h * width + w]
                 for n in range(slots):
                     on_focus[n] += part * row[n]
-                    fresh[n] += part * focus[n]
-            on_row[:] = fresh
-        on_read[:] = zero
+                    on_row[n] += part * focus[n]
+        for n in range(len(on_read)):
+            on_read[n] = zero
         # Addressing; ``moved`` holds in turn the gradients of what each stage gave.
-        on_scale[:] = zero
+        for n in range(slots):
+            on_scale[n] = zero
         for h in range(heads):
             products, chosen, powers = similar[t, b, h], content[t, b, h], logs[t, b, h]
             previous, focus, on_focus = weights[t, b, h], weights[t + 1, b, h], on_focus_all[h]
@@ -329,14 +364,13 @@ def backward(
             for s in range(shifts):
                 move = s - reach
                 start = move if move >= 0 else slots + move
-                total, probability = zero, shift[s]
-                for n in range(start, slots):
-                    total += moved[n] * gated[n - start]
-                    fresh[n - start] += moved[n] * probability
-                for n in range(start):
-                    total += moved[n] * gated[n - start + slots]
-                    fresh[n - start + slots] += moved[n] * probability
-                on_fields[at_shift + h * shifts + s] = total
+                ahead, behind, bend = moved[start:], moved[:start], slots - start
+                accumulate(fresh[:bend], ahead, shift[s])
+                on_shift = dot(ahead, gated[:bend])
+                if start > 0:
+                    accumulate(fresh[bend:], behind, shift[s])
+                    on_shift += dot(behind, gated[bend:])
+                on_fields[at_shift + h * shifts + s] = on_shift
             on_gate, mean = zero, zero
             for n in range(slots):
                 on_gate += fresh[n] * (chosen[n] - previous[n])
@@ -347,21 +381,19 @@ def backward(
             for w in range(width):
                 size += fields[h * width + w] * fields[h * width + w]
             size = one / np.sqrt(size)
-            on_strength, on_size = zero, zero
+            on_strength = zero
             for n in range(slots):
-                slope = gate * chosen[n] * (fresh[n] - mean)
-                on_strength += slope * products[n]
-                slope *= strength
-                on_size += slope * products[n]
-                on_scale[n] += slope * products[n]
-                moved[n] = slope * size * scale[n]
-            on_fields[at_strength + h] = on_strength
+                fresh[n] = gate * chosen[n] * (fresh[n] - mean)
+                on_strength += fresh[n] * products[n]
+            for n in range(slots):
+                on_scale[n] += strength * fresh[n] * products[n]
+            for n in range(slots):
+                moved[n] = strength * size * fresh[n] * scale[n]
+            on_fields[at_strength + h], on_size = on_strength, strength * on_strength
             for w in range(width):
-                row, on_row, part, total = before[w], on_after[w], fields[h * width + w], zero
-                for n in range(slots):
-                    total += moved[n] * row[n]
-                    on_row[n] += moved[n] * part
-                on_fields[h * width + w] = total - part * size * size * on_size
+                part = fields[h * width + w]
+                accumulate(on_after[w], moved, part)
+                on_fields[h * width + w] = dot(moved, before[w]) - part * size * size * on_size
         for n in range(slots):
             on_scale[n] *= scale[n] * scale[n]
         for w in range(width):
