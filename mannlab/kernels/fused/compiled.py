@@ -116,6 +116,6 @@ def gru_backward(t, valid, gates, own, states, on_raw, on_states, on_gates, on_o
         for n in range(size):
             on_r[n] = on_fresh[n] * own_fresh[n] * r[n] * (one - r[n])
         copy(on_gate[: 2 * size], on_mine[: 2 * size])
-        on_own = on_mine[2 * size :]
+        on_own_fresh = on_mine[2 * size :]
         for n in range(size):
-            on_own[n] = on_fresh[n] * r[n]
+            on_own_fresh[n] = on_fresh[n] * r[n]
