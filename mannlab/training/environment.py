@@ -50,12 +50,16 @@ def seed_everything(seed: int) -> None:
 def choose_threads(config: Mapping[str, Any]) -> int:
     """Torch threads per process for ``threads=auto``.
 
-    One on a CPU: the operations of a step are so small that a second thread costs more than it does,
-    several times more when the machine is shared. Convolutions over images are worth all cores.
+    One for small batches: the operations of a step are so small that a second thread costs more than it
+    does, several times more when the machine is shared. One for every 32 sequences of a large batch, and all
+    cores for convolutions over images.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     encoder = str((config.get("task") or {}).get("encoder", ""))
-    return cores if encoder == "conv" else 1
+    if encoder == "conv":
+        return cores
+    batch = config.get("batch_size")
+    return max(1, min(cores, batch // 32)) if isinstance(batch, int) else 1
 
 
 def set_threads(config: Mapping[str, Any]) -> int:

@@ -41,6 +41,12 @@ def test_threads() -> None:
     assert choose_threads({"task": {"encoder": "conv"}}) >= 1
 
 
+@pytest.mark.parametrize(("batch", "threads"), [(1, 1), (32, 1), (64, 2), (1000, 3), ("many", 1)])
+def test_threads_by_size(batch: object, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    assert choose_threads({"batch_size": batch}) == threads
+
+
 @pytest.mark.parametrize("threads", [0, -1, "many", 1.5, True])
 def test_bad_threads_are_refused(threads: object) -> None:
     with pytest.raises(ConfigError, match="threads"):

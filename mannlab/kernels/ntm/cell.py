@@ -14,8 +14,8 @@ from mannlab.kernels.fused.cells import MemoryCell, Plan
 from mannlab.kernels.ntm import compiled
 from mannlab.kernels.threads import share
 
-# About as long as it takes to wake a thread, in numbers of a memory gone through once by one head.
-WORTH_A_THREAD = 60_000
+# What takes a few times as long as waking a thread does, in numbers of a memory that a head goes through.
+WORTH_A_THREAD = 600_000
 
 
 class DenseCell(MemoryCell):
