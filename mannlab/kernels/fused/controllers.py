@@ -26,6 +26,7 @@ class Layer(ABC):
     weight_count: int
     states: int
     gate_count: int
+    low: Tensor
 
     @abstractmethod
     def begin(self, plan: Plan, weights: Sequence[Tensor], state: Sequence[Tensor], raw: Tensor) -> Tensor:
@@ -261,7 +262,7 @@ class Stack(ControllerCell):
         ):
             layer.begin_backward(ons)
         back = [across.t() for across in self._across]
-        return back, [layer.low.unbind(0) for layer in self.layers]  # type: ignore[attr-defined]
+        return back, [layer.low.unbind(0) for layer in self.layers]
 
     def backward(self, carried: Any, t: int, on_hidden: Tensor, on_reads: Tensor) -> None:
         back, lows = carried
@@ -278,12 +279,12 @@ class Stack(ControllerCell):
     ) -> tuple[Tensor | None, list[Tensor | None], list[Tensor | None]]:
         on_states: list[Tensor | None] = []
         on_weights: list[Tensor | None] = []
-        low = self.layers[0].low.flatten(0, 1)  # type: ignore[attr-defined]
+        low = self.layers[0].low.flatten(0, 1)
         on_x = None
         if needed[0]:
             on_x = (low @ self.given[0][0][:, : self.entered]).view_as(self.x)
         for n, layer in enumerate(self.layers):
-            flat = layer.low.flatten(0, 1)  # type: ignore[attr-defined]
+            flat = layer.low.flatten(0, 1)
             came = [self.x, reads] if n == 0 else [self.raw[n - 1]]
             on_weight = torch.cat([flat.t() @ part.flatten(0, 1) for part in came], 1)
             states, own = layer.end_backward()

@@ -83,15 +83,15 @@ class _Sequence(torch.autograd.Function):
                 torch.addmm(bias, said, across, out=memory.said(t))
             memory.forward(t)
         ctx.plan, ctx.controller, ctx.memory = plan, controller, memory
-        # As saved tensors, so that writing to what was given out is noticed.
-        ctx.save_for_backward(hidden, reads, weight)
+        # As saved tensors, so that writing to what was given out, or to weights, is noticed.
+        ctx.save_for_backward(hidden, reads, weight, *rest[own + its :])
         ctx.set_materialize_grads(False)
         return hidden.transpose(0, 1), reads[1:].transpose(0, 1), *controller.last(), *memory.last()
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, on_h: Tensor | None, on_r: Tensor | None, *on_last: Tensor | None) -> Any:
-        hidden, reads, weight = ctx.saved_tensors
+        hidden, reads, weight, *_ = ctx.saved_tensors
         plan, controller, memory = ctx.plan, ctx.controller, ctx.memory
         own, its = len(controller.state), len(memory.state)
         carried, remembered = (

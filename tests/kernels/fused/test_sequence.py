@@ -163,6 +163,16 @@ def test_writing_to_what_was_given_out_is_noticed():
         reads.sum().backward()
 
 
+def test_an_update_before_the_backward_pass_is_noticed():
+    model = make("lstm", slots=9, width=4)
+    x, _ = draw(2, 6, False)
+    loss = model({"x": x}).sum()
+    with torch.no_grad():
+        model.controller.lstm.weight_hh_l0.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_nan_is_not_hidden():
     model = make("lstm", torch.float32, slots=9, width=4)
     x, _ = draw(2, 6, False, torch.float32)
