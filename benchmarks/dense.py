@@ -97,7 +97,12 @@ def training_step(net: nn.Module, batch: int = BATCH, steps: int = STEPS) -> Cal
 
 def measure_step() -> dict[str, Any]:
     torch.manual_seed(0)
-    made: dict[str, nn.Module] = {"fused": model("fused"), "eager": model("eager"), "LSTM alone": Alone()}
+    made: dict[str, nn.Module] = {
+        "fused": model("fused"),
+        "eager": model("eager"),
+        "compiled": model("compiled"),
+    }
+    made["LSTM alone"] = Alone()
     try:
         made["dnc"] = Peer()
     except ImportError:

@@ -13,19 +13,28 @@ from mannlab.contracts import Controller, Memory
 from mannlab.errors import ConfigError, choices
 from mannlab.model.unroll import RunState
 
-BACKENDS = ("auto", "eager", "fused")
+BACKENDS = ("auto", "eager", "compiled", "fused")
 
 
 def check(backend: str, controller: Controller[Any], memory: Memory[Any]) -> None:
     """Raise ConfigError unless ``backend`` is there for these two."""
     if backend not in BACKENDS:
         raise ConfigError(f"model.backend: there is no '{backend}'.", choices(backend, BACKENDS, "backends"))
-    why = _missing(controller, memory) if backend == "fused" else None
+    why = None
+    if backend == "fused":
+        why = _missing(controller, memory)
+    elif backend == "compiled" and not _functional(memory):
+        why = f"{type(memory).__name__} changes its memory in place, with kernels of its own"
     if why:
         raise ConfigError(
-            f"model.backend: fused is not allowed here: {why}.",
+            f"model.backend: {backend} is not allowed here: {why}.",
             "Use model.backend=auto, which runs anything.",
         )
+
+
+def _functional(memory: Memory[Any]) -> bool:
+    kind = type(memory)
+    return kind.snapshot is Memory.snapshot and kind.step is Memory.step
 
 
 def _missing(controller: Controller[Any], memory: Memory[Any]) -> str | None:
@@ -45,6 +54,8 @@ def describe(backend: str, controller: Controller[Any], memory: Memory[Any], dev
     why = _missing(controller, memory)
     if why is None and device.type != "cpu":
         why = f"the fused form is for CPUs and the model is on {device}"
+    if backend == "compiled":
+        return "backend compiled: the memory's step is compiled by torch, which takes a while, the first time"
     if backend == "eager":
         why = "model.backend=eager"
     return f"backend eager: {why}" if why else "backend fused: a sequence is one node"
@@ -64,7 +75,11 @@ def fused(
     Raises:
         ConfigError: ``backend`` is fused and the model is not on a CPU.
     """
-    if backend == "eager" or _missing(controller, memory) or not isinstance(interface, nn.Linear):
+    if (
+        backend in ("eager", "compiled")
+        or _missing(controller, memory)
+        or not isinstance(interface, nn.Linear)
+    ):
         return None
     if x.device.type != "cpu":
         if backend == "fused":

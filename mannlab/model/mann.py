@@ -31,9 +31,9 @@ class MANN(nn.Module):
         spec: what comes in and what is asked.
         feedback: feed the reads of step t-1 to the controller at step t, which makes time run step by
             step; None: for memories that carry a state from step to step.
-        backend: what runs steps that feed back: ``eager`` (torch, one by one), ``fused`` (one node for the
-            whole sequence, on CPUs, for memories and controllers that have such a form) or ``auto`` (fused
-            where it can be).
+        backend: what runs steps that feed back: ``eager`` (torch, one by one), ``compiled`` (the same with
+            the memory's step compiled by torch), ``fused`` (one node for the whole sequence, on CPUs, for
+            memories and controllers that have such a form) or ``auto`` (fused where it can be, else eager).
         checkpoint_every: of steps that feed back, keep the state after every so many and make their history
             again when the backward pass comes to it: less memory for long sequences, a third more time.
             About the square root of the length is best. None: keep all.
@@ -162,7 +162,7 @@ class MANN(nn.Module):
             return parallel(*parts)
         # What the memory shows of each step is not kept by the fused form.
         done = backends.fused(self.backend, *parts) if trace is None else None
-        return done or stepwise(*parts, trace)
+        return done or stepwise(*parts, trace, self.backend == "compiled")
 
     def _recomputing(
         self, every: int, x: Tensor, state: RunState, valid: Tensor | None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mannlab.contracts import Controller, Memory, hold
 from mannlab.kernels.deferred import stepper
+from mannlab.model.compiled import advance
 
 Trace = dict[str, list[Tensor]]
 
@@ -30,6 +31,7 @@ def stepwise(
     state: RunState,
     valid: Tensor | None = None,
     trace: Trace | None = None,
+    compiled: bool = False,
 ) -> tuple[Tensor, Tensor, RunState]:
     """Step by step: the reads of t-1 feed the controller at t.
 
@@ -41,6 +43,7 @@ def stepwise(
         state: where to start.
         valid: ``[B, T]`` or None.
         trace: if given, what the memory shows of each step is appended, by title.
+        compiled: let torch compile the memory's step.
 
     Returns:
         ``h[B, T, C]``, ``reads[B, T, read_size]`` and the last state.
@@ -51,7 +54,11 @@ def stepwise(
     for t, x_t in enumerate(x.unbind(1)):
         here = None if valid is None else valid[:, t]
         h, controlled = controller.step(torch.cat([x_t, reads], dim=-1), controlled, here)
-        new_reads, remembered = memory.step(speak(h), remembered, here)
+        said = speak(h)
+        if compiled:
+            new_reads, remembered = advance(memory, said, remembered, here)
+        else:
+            new_reads, remembered = memory.step(said, remembered, here)
         reads = new_reads if here is None else hold(here, new_reads, reads)
         hidden.append(h)
         read_out.append(reads)

@@ -8,7 +8,7 @@ import torch
 from mannlab.contracts import Bits, StreamSpec, Vector
 from mannlab.errors import ConfigError
 from mannlab.kernels.fused import sequence
-from mannlab.model import MANN, backend
+from mannlab.model import MANN, backend, compiled
 
 SPEC = StreamSpec({"x": Vector(3)}, Bits(2))
 LSTM, DENSE = {"name": "lstm", "hidden": 4}, {"name": "dense", "slots": 5, "width": 3}
@@ -63,6 +63,52 @@ def test_without_the_compiler_it_runs_step_by_step(runs, monkeypatch):
     assert runs == []
     said = backend.describe("auto", model.controller, model.memory, torch.device("cpu"))
     assert "numba is not installed" in said
+
+
+@pytest.fixture
+def plain_compiler(monkeypatch):
+    """Traces without generating code, which takes half a minute."""
+    monkeypatch.setattr(compiled, "COMPILER", "eager")
+    compiled._step_of.cache_clear()
+    yield
+    compiled._step_of.cache_clear()
+
+
+def test_compiled_gives_the_same(runs, plain_compiler, caplog):
+    model = MANN(LSTM, DENSE, SPEC)
+    x, valid = torch.randn(2, 3, 3), torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
+    found = []
+    for kind in ("eager", "compiled"):
+        model.backend = kind
+        model.zero_grad()
+        with caplog.at_level("INFO"):
+            logits = model({"x": x}, valid)
+        logits.square().sum().backward()
+        found.append([logits.detach(), model.interface.weight.grad.clone()])
+    torch.testing.assert_close(*found)
+    assert runs == []
+    assert sum("Compiled DenseMemory in" in message for message in caplog.messages) == 1
+
+
+def test_where_compiling_fails_it_runs_step_by_step_and_says_so_once(plain_compiler, monkeypatch, caplog):
+    def broken(*parts):
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(compiled, "COMPILER", broken)
+    model = MANN(LSTM, DENSE, SPEC, backend="compiled")
+    x = torch.randn(1, 2, 3)
+    logits = model({"x": x})
+    model({"x": x})
+    said = [message for message in caplog.messages if "runs step by step" in message]
+    assert len(said) == 1
+    assert "no compiler here" in said[0]
+    model.backend = "eager"
+    torch.testing.assert_close(logits, model({"x": x}))
+
+
+def test_compiled_is_refused_for_memories_that_change_in_place():
+    with pytest.raises(ConfigError, match="compiled is not allowed here: SparseMemory"):
+        MANN(LSTM, {"name": "sparse", "slots": 16, "width": 3}, SPEC, backend="compiled")
 
 
 def test_an_unknown_backend_is_refused():
