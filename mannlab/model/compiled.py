@@ -24,6 +24,8 @@ class _Step:
 
     def __init__(self, kind: type[Memory[Any]], compiler: str) -> None:
         self.kind, self.ready = kind, False
+        # The compiler's own doing, when it looks whether a state has a gradient.
+        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
         # Of the class: what is compiled holds no memory, which may be copied and collected.
         self.function: Any = torch.compile(kind.forward, backend=compiler)
 
@@ -32,13 +34,10 @@ class _Step:
             return self._result(memory, interface, state)
         began = time.perf_counter()
         try:
-            with warnings.catch_warnings():
-                # The compiler's own doing, when it looks whether a state has a gradient.
-                warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
-                result = self._result(memory, interface, state)
+            result = self._result(memory, interface, state)
         # The compiler's own: which it is depends on what is missing.
         except torch._dynamo.exc.TorchDynamoException as error:
-            why = str(error).strip().partition("\n")[0]
+            why = " ".join(str(error).strip().partition("\n\n")[0].split())
             log.warning("model.backend=compiled runs step by step: torch.compile fails: %s", why)
             self.function = self.kind.forward
             result = self._result(memory, interface, state)
