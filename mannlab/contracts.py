@@ -263,10 +263,16 @@ class Controller(nn.Module, ABC, Generic[State]):
     Attributes:
         output_size: width of ``h``.
         memory_blocks: places inside that want a memory layer each; then there is none behind the controller.
+        segment: hear and tell a memory with a state once per so many steps.
     """
 
     output_size: int
     memory_blocks: Sequence[int] = ()
+    segment: int = 1
+
+    def progress(self, state: State) -> Tensor:
+        """How many real steps led to a state, ``[B]``; wanted of those with segments."""
+        raise NotImplementedError
 
     def host(self, make: Callable[[int], nn.Module]) -> None:
         """Take memory in, at the places that ``memory_blocks`` names.

@@ -101,6 +101,8 @@ class Transformer(Controller[TransformerState]):
         memory_blocks: blocks, counted from 0, whose feed-forward part is replaced by the memory, as in Lample
             et al. 2019; the memory must be one that carries no state, such as ``product_key``. Empty: the
             memory reads what the last block says.
+        segment: a memory with a state is read and written once per so many steps, by what is said at the last
+            of them; the steps of a segment run in parallel and attend to each other and to the context.
 
     Raises:
         ConfigError: a size below 1, or a width that the heads cannot share in even parts.
@@ -117,9 +119,10 @@ class Transformer(Controller[TransformerState]):
         dropout: float = 0.0,
         context: int | None = 512,
         memory_blocks: list[int] | None = None,
+        segment: int = 1,
     ) -> None:
         super().__init__()
-        check_sizes(width=width, layers=layers, heads=heads, feedforward=feedforward)
+        check_sizes(width=width, layers=layers, heads=heads, feedforward=feedforward, segment=segment)
         require(
             width % (2 * heads) == 0,
             f"controller.width: {width} is not allowed with controller.heads={heads}.",
@@ -131,7 +134,7 @@ class Transformer(Controller[TransformerState]):
             f"controller.context: {context} is not allowed.",
             "It must be at least 1, or null.",
         )
-        self.context = context
+        self.context, self.segment = context, segment
         self.output_size, self.heads, self.head_width = width, heads, width // heads
         self.project = nn.Linear(input_size, width)
         self.blocks = nn.ModuleList(Block(width, heads, feedforward, dropout) for _ in range(layers))
@@ -149,6 +152,9 @@ class Transformer(Controller[TransformerState]):
             block = self.blocks[number]
             assert isinstance(block, Block)
             block.feedforward, block.memory = nn.Identity(), make(self.output_size)
+
+    def progress(self, state: TransformerState) -> Tensor:
+        return state.before + state.real.sum(1)
 
     def init_state(self, batch: int) -> TransformerState:
         like = self.norm.weight

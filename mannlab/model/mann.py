@@ -16,6 +16,7 @@ from mannlab.model.heads import Head
 from mannlab.model.hosted import MemoryLayer
 from mannlab.model.interface import interface_layer
 from mannlab.model.recompute import pack, recomputed
+from mannlab.model.segments import segmented
 from mannlab.model.unroll import RunState, Trace, parallel, stepwise
 from mannlab.registry import build_from
 
@@ -160,6 +161,8 @@ class MANN(nn.Module):
         parts = (self.controller, self.memory, self.interface, x, state, valid)
         if not self.stepwise:
             return parallel(*parts)
+        if self.controller.segment > 1:
+            return segmented(*parts, trace, self.backend == "compiled")
         # What the memory shows of each step is not kept by the fused form.
         done = backends.fused(self.backend, *parts) if trace is None else None
         return done or stepwise(*parts, trace, self.backend == "compiled")
@@ -175,6 +178,8 @@ class MANN(nn.Module):
             if parameter.requires_grad
         ]
         leaves, unpack = pack(state)
+        # A part that ends inside a segment would cut it.
+        every = -(-every // self.controller.segment) * self.controller.segment
 
         def run(x: Tensor, *rest: Tensor) -> list[Tensor]:
             real, given = (None, rest) if valid is None else (rest[0], rest[1:])
