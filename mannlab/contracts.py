@@ -208,6 +208,14 @@ class Memory(nn.Module, ABC, Generic[State]):
         """
         return None
 
+    def on_gpu(self, state: State) -> Callable[[Tensor, State, Tensor | None], tuple[Tensor, State]] | None:
+        """:meth:`step` by kernels made for a GPU, for states like this one; None if it has no such form.
+
+        Not inherited, as :meth:`fused`. It neither waits for the device nor does anything but work on
+        tensors, so that CUDA graphs can capture it. Reads of padding may be anything, without a gradient.
+        """
+        return None
+
     def sibling(self) -> Memory[State] | None:
         """Another memory like this one for another layer, sharing what is to be shared; None: nothing is."""
         return None

@@ -152,6 +152,21 @@ class DenseMemory(Memory[DenseState]):
         cell = DenseCell(state.memory, state.weights, self.write_heads, self.shifts)
         return cell, lambda last: DenseState(*last)
 
+    def on_gpu(
+        self, state: DenseState
+    ) -> Callable[[Tensor, DenseState, Tensor | None], tuple[Tensor, DenseState]] | None:
+        from mannlab.kernels.ntm import gpu
+
+        if not gpu.serves(state.memory) or state.weights.dtype != state.memory.dtype:
+            return None
+        sizes = {"writers": self.write_heads, "shifts": self.shifts}
+
+        def step(interface: Tensor, state: DenseState, valid: Tensor | None) -> tuple[Tensor, DenseState]:
+            reads, *after = gpu.ntm_step(interface, state.memory, state.weights, valid, **sizes)
+            return reads, DenseState(*after)
+
+        return step
+
     def trace(self, state: DenseState) -> dict[str, Tensor]:
         reading, writing = state.weights.split([self.read_heads, self.write_heads], dim=1)
         return {"read weights": reading, "write weights": writing}
