@@ -1,8 +1,9 @@
-"""What runs the steps of a sequence: operations of torch one by one, or one node for all of them."""
+"""What runs the steps of a sequence: operations of torch one by one, or something made for all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -11,9 +12,14 @@ from torch import Tensor, nn
 
 from mannlab.contracts import Controller, Memory
 from mannlab.errors import ConfigError, choices
-from mannlab.model.unroll import RunState
+from mannlab.model import compiled, graphs
+from mannlab.model.graphs import Graphs
+from mannlab.model.segments import segmented
+from mannlab.model.unroll import Advance, RunState, Trace, stepwise
 
-BACKENDS = ("auto", "eager", "compiled", "fused")
+BACKENDS = ("auto", "eager", "compiled", "graphs", "fused")
+# Of those, the ones that want nothing but torch's operations, one by one.
+PLAIN = ("eager", "compiled")
 
 
 def check(backend: str, controller: Controller[Any], memory: Memory[Any]) -> None:
@@ -23,6 +29,8 @@ def check(backend: str, controller: Controller[Any], memory: Memory[Any]) -> Non
     why = None
     if backend == "fused":
         why = _missing(controller, memory)
+    elif backend == "graphs":
+        why = _formless(controller, memory)
     elif backend == "compiled" and not _functional(memory):
         why = f"{type(memory).__name__} changes its memory in place, with kernels of its own"
     if why:
@@ -37,10 +45,8 @@ def _functional(memory: Memory[Any]) -> bool:
     return kind.snapshot is Memory.snapshot and kind.step is Memory.step
 
 
-def _missing(controller: Controller[Any], memory: Memory[Any]) -> str | None:
-    """Why these two have no fused form, whatever they are given."""
-    if find_spec("numba") is None:
-        return "numba is not installed"
+def _formless(controller: Controller[Any], memory: Memory[Any]) -> str | None:
+    """Which of the two does not say that its steps work on nothing but tensors, by having a fused form."""
     for part in (memory, controller):
         # Nor does what is inherited hold for a class that changes what a step does.
         if "fused" not in vars(type(part)):
@@ -49,20 +55,104 @@ def _missing(controller: Controller[Any], memory: Memory[Any]) -> str | None:
     return None
 
 
+def _missing(controller: Controller[Any], memory: Memory[Any]) -> str | None:
+    """Why these two have no fused form on a CPU, whatever they are given."""
+    return "numba is not installed" if find_spec("numba") is None else _formless(controller, memory)
+
+
+def _kernels(memory: Memory[Any], state: Any) -> Advance | None:
+    """The memory's step as kernels of a GPU."""
+    return memory.on_gpu(state) if "on_gpu" in vars(type(memory)) else None
+
+
 def describe(backend: str, controller: Controller[Any], memory: Memory[Any], device: torch.device) -> str:
     """One line: what will run the steps, and why."""
-    why = _missing(controller, memory)
-    if why is None and device.type != "cpu":
-        why = f"the fused form is for CPUs and the model is on {device}"
     if backend == "compiled":
         return "backend compiled: the memory's step is compiled by torch, which takes a while, the first time"
     if backend == "eager":
-        why = "model.backend=eager"
-    return f"backend eager: {why}" if why else "backend fused: a sequence is one node"
+        return "backend eager: model.backend=eager"
+    recorded = "whole sequences are CUDA graphs, from the second of a shape on"
+    if backend == "graphs":
+        return f"backend graphs: {recorded}"
+    if device.type == "cpu":
+        why = _missing(controller, memory)
+        return f"backend eager: {why}" if why else "backend fused: a sequence is one node"
+    if "on_gpu" not in vars(type(memory)):
+        return f"backend eager: the memory {type(memory).__name__} has no form for {device}"
+    if memory.on_gpu(memory.init_state(1)) is None:
+        return f"backend eager: no kernels for {device}, or none for memories of this size"
+    why = _formless(controller, memory)
+    return f"backend fused: the memory's step is one kernel; {why or recorded}"
+
+
+def run(
+    backend: str,
+    recorded: Graphs | None,
+    controller: Controller[Any],
+    memory: Memory[Any],
+    interface: nn.Module,
+    x: Tensor,
+    state: RunState,
+    valid: Tensor | None,
+    trace: Trace | None,
+) -> tuple[Tensor, Tensor, RunState]:
+    """As :func:`mannlab.model.unroll.stepwise`, by what ``backend`` says.
+
+    Args:
+        recorded: CUDA graphs to use; None: none.
+
+    Raises:
+        ConfigError: ``backend`` cannot run where the model is.
+    """
+    parts = (controller, memory, interface, x, state, valid)
+    walk = segmented if controller.segment > 1 else stepwise
+    if backend in PLAIN:
+        step = partial(compiled.advance, memory) if backend == "compiled" else None
+        return walk(*parts, trace, step)
+    # What the memory shows of each step is not kept by the fused form.
+    done = fused(*parts) if backend != "graphs" and trace is None else None
+    if done is not None:
+        return done
+    advance = _on_device(backend, memory, x, state)
+    if recorded is not None and trace is None and _records(backend, recorded, controller, memory, x, advance):
+        done = graphs.sequence(recorded, *parts, advance)
+    return done or walk(*parts, trace, advance)
+
+
+def _records(
+    backend: str,
+    recorded: Graphs,
+    controller: Controller[Any],
+    memory: Memory[Any],
+    x: Tensor,
+    advance: Advance | None,
+) -> bool:
+    """Whether the sequence is to be a CUDA graph."""
+    here = x.device.type in recorded.devices
+    if backend == "graphs" and not here:
+        raise ConfigError(
+            f"model.backend: graphs is not allowed on {x.device}: it is for CUDA devices.",
+            "Use model.backend=auto.",
+        )
+    wanted = backend == "graphs" or advance is not None
+    return here and wanted and _formless(controller, memory) is None
+
+
+def _on_device(backend: str, memory: Memory[Any], x: Tensor, state: RunState) -> Advance | None:
+    """What makes the memory's steps where ``x`` lies; None: the memory itself."""
+    if backend == "graphs" or x.device.type == "cpu":
+        return None
+    advance = _kernels(memory, state.memory) if x.is_cuda else None
+    if advance is None and backend == "fused":
+        raise ConfigError(
+            f"model.backend: fused is not allowed on {x.device}: {type(memory).__name__} has no "
+            "kernels there (they need triton and a CUDA device), or none for its size.",
+            "Use model.backend=auto.",
+        )
+    return advance
 
 
 def fused(
-    backend: str,
     controller: Controller[Any],
     memory: Memory[Any],
     interface: Callable[[Tensor], Tensor],
@@ -70,23 +160,8 @@ def fused(
     state: RunState,
     valid: Tensor | None,
 ) -> tuple[Tensor, Tensor, RunState] | None:
-    """As :func:`mannlab.model.unroll.stepwise`, or None where there is no fused form or it is not wanted.
-
-    Raises:
-        ConfigError: ``backend`` is fused and the model is not on a CPU.
-    """
-    if (
-        backend in ("eager", "compiled")
-        or _missing(controller, memory)
-        or not isinstance(interface, nn.Linear)
-    ):
-        return None
-    if x.device.type != "cpu":
-        if backend == "fused":
-            raise ConfigError(
-                f"model.backend: fused is not allowed on {x.device}: it is for CPUs.",
-                "Use model.backend=auto.",
-            )
+    """As :func:`mannlab.model.unroll.stepwise`, as one node on a CPU; None where there is no such form."""
+    if x.device.type != "cpu" or _missing(controller, memory) or not isinstance(interface, nn.Linear):
         return None
     weight = interface.weight
     types = (torch.float32, torch.float64)

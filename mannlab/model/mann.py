@@ -12,12 +12,12 @@ from mannlab.contracts import Controller, Memory, StreamSpec, Task
 from mannlab.errors import ConfigError, choices, require
 from mannlab.model import backend as backends
 from mannlab.model.encoders import StreamEncoder
+from mannlab.model.graphs import Graphs
 from mannlab.model.heads import Head
 from mannlab.model.hosted import MemoryLayer
 from mannlab.model.interface import interface_layer
 from mannlab.model.recompute import pack, recomputed
-from mannlab.model.segments import segmented
-from mannlab.model.unroll import RunState, Trace, parallel, stepwise
+from mannlab.model.unroll import RunState, Trace, parallel
 from mannlab.registry import build_from
 
 MODEL_OPTIONS = ("feedback", "backend", "checkpoint_every")
@@ -33,8 +33,10 @@ class MANN(nn.Module):
         feedback: feed the reads of step t-1 to the controller at step t, which makes time run step by
             step; None: for memories that carry a state from step to step.
         backend: what runs steps that feed back: ``eager`` (torch, one by one), ``compiled`` (the same with
-            the memory's step compiled by torch), ``fused`` (one node for the whole sequence, on CPUs, for
-            memories and controllers that have such a form) or ``auto`` (fused where it can be, else eager).
+            the memory's step compiled by torch), ``graphs`` (the same as eager, whole sequences recorded as
+            CUDA graphs), ``fused`` (for memories and controllers that have such a form: on CPUs one node for
+            the whole sequence; on GPUs the memory's step as one kernel, and graphs) or ``auto`` (fused where
+            it can be, else eager).
         checkpoint_every: of steps that feed back, keep the state after every so many and make their history
             again when the backward pass comes to it: less memory for long sequences, a third more time.
             About the square root of the length is best. None: keep all.
@@ -70,6 +72,7 @@ class MANN(nn.Module):
             self._host(first, memory)
         self.backend = backend
         backends.check(backend, self.controller, self.memory)
+        self.graphs = Graphs()
         self.checkpoint_every = checkpoint_every
         if checkpoint_every is not None:
             self._check_recomputing(checkpoint_every)
@@ -152,20 +155,19 @@ class MANN(nn.Module):
         if every and self.stepwise and trace is None and torch.is_grad_enabled() and x.shape[1] > every:
             hidden, reads, state = self._recomputing(every, x, state, valid)
         else:
-            hidden, reads, state = self._steps(x, state, valid, trace)
+            hidden, reads, state = self._steps(x, state, valid, trace, self.graphs)
         return self.head(torch.cat([hidden, reads], dim=-1)), state
 
     def _steps(
-        self, x: Tensor, state: RunState, valid: Tensor | None, trace: Trace | None = None
+        self,
+        x: Tensor,
+        state: RunState,
+        valid: Tensor | None,
+        trace: Trace | None = None,
+        graphs: Graphs | None = None,
     ) -> tuple[Tensor, Tensor, RunState]:
         parts = (self.controller, self.memory, self.interface, x, state, valid)
-        if not self.stepwise:
-            return parallel(*parts)
-        if self.controller.segment > 1:
-            return segmented(*parts, trace, self.backend == "compiled")
-        # What the memory shows of each step is not kept by the fused form.
-        done = backends.fused(self.backend, *parts) if trace is None else None
-        return done or stepwise(*parts, trace, self.backend == "compiled")
+        return backends.run(self.backend, graphs, *parts, trace) if self.stepwise else parallel(*parts)
 
     def _recomputing(
         self, every: int, x: Tensor, state: RunState, valid: Tensor | None

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from mannlab.contracts import Controller, Memory, hold
-from mannlab.model.compiled import advance
-from mannlab.model.unroll import RunState, Trace
+from mannlab.model.unroll import Advance, RunState, Trace
 
 
 def segmented(
@@ -21,14 +20,14 @@ def segmented(
     state: RunState,
     valid: Tensor | None = None,
     trace: Trace | None = None,
-    compiled: bool = False,
+    advance: Advance | None = None,
 ) -> tuple[Tensor, Tensor, RunState]:
     """As :func:`mannlab.model.unroll.stepwise`, with one step of the memory for ``controller.segment`` steps.
 
     All steps of a segment hear the reads of the segment before; what the controller says at its last step is
     what the memory hears. A segment that is not full yet goes on in the next call.
     """
-    hidden, read_out = [], []
+    hidden, read_out, step = [], [], advance or memory.step
     controlled, remembered, reads = state
     start = 0
     for length, full in _parts(controller, controlled, x, valid):
@@ -42,11 +41,7 @@ def segmented(
             read_out.append(given)
         else:
             where = _where(full, real)
-            said = interface(h[:, -1])
-            if compiled:
-                new_reads, remembered = advance(memory, said, remembered, where)
-            else:
-                new_reads, remembered = memory.step(said, remembered, where)
+            new_reads, remembered = step(interface(h[:, -1]), remembered, where)
             reads = new_reads if where is None else hold(where, new_reads, reads)
             read_out.append(torch.cat([given[:, :-1], reads.unsqueeze(1)], dim=1))
         if trace is not None:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from mannlab.contracts import Controller, Memory, hold
 from mannlab.kernels.deferred import stepper
-from mannlab.model.compiled import advance
 
 Trace = dict[str, list[Tensor]]
+# As ``Memory.step``.
+Advance = Callable[[Tensor, Any, Tensor | None], tuple[Tensor, Any]]
 
 
 class RunState(NamedTuple):
@@ -31,7 +32,7 @@ def stepwise(
     state: RunState,
     valid: Tensor | None = None,
     trace: Trace | None = None,
-    compiled: bool = False,
+    advance: Advance | None = None,
 ) -> tuple[Tensor, Tensor, RunState]:
     """Step by step: the reads of t-1 feed the controller at t.
 
@@ -43,22 +44,19 @@ def stepwise(
         state: where to start.
         valid: ``[B, T]`` or None.
         trace: if given, what the memory shows of each step is appended, by title.
-        compiled: let torch compile the memory's step.
+        advance: makes the memory's steps; None: the memory.
 
     Returns:
         ``h[B, T, C]``, ``reads[B, T, read_size]`` and the last state.
     """
     hidden, read_out = [], []
-    speak = stepper(interface)
+    speak, step = stepper(interface), advance or memory.step
     controlled, remembered, reads = state
     for t, x_t in enumerate(x.unbind(1)):
         here = None if valid is None else valid[:, t]
         h, controlled = controller.step(torch.cat([x_t, reads], dim=-1), controlled, here)
         said = speak(h)
-        if compiled:
-            new_reads, remembered = advance(memory, said, remembered, here)
-        else:
-            new_reads, remembered = memory.step(said, remembered, here)
+        new_reads, remembered = step(said, remembered, here)
         reads = new_reads if here is None else hold(here, new_reads, reads)
         hidden.append(h)
         read_out.append(reads)
