@@ -112,6 +112,13 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
         torch.testing.assert_close(one[name], value, msg=lambda m, n=name: f"{n}: {m}")
 
 
+def warm(model: MANN, x: Tensor) -> None:
+    """Record."""
+    for _ in range(2):
+        model({"x": x}).sum().backward()
+    assert Fake.made == 1
+
+
 # ---------------------------------------------------------------------- lengths
 
 
@@ -153,8 +160,8 @@ def test_training_is_the_same():
     """Weights change in place between calls, of several shapes, and the gradients of some are added up."""
     fast, slow = make(), make(recorded=False)
     optimizers = [torch.optim.Adam(model.parameters(), lr=0.02) for model in (fast, slow)]
-    for turn in range(12):
-        x, valid = draw(2, (5, 9, 11)[turn % 3], turn % 2 == 0)
+    for turn in range(24):
+        x, valid = draw(2, (5, 9, 11)[turn // 2 % 3], turn >= 12)
         for model, optimizer in zip((fast, slow), optimizers, strict=True):
             model({"x": x}, valid).square().mean().backward()
             if turn % 2:
@@ -194,6 +201,21 @@ def test_what_was_given_out_stays_as_it_is():
     torch.testing.assert_close([logits, state.reads, state.memory.memory], kept)
 
 
+def test_what_was_given_out_with_gradients_stays_as_it_is():
+    model = make()
+    x, _ = draw(2, 6)
+    warm(model, x)
+    found = []
+    for _ in range(2):
+        reads = model.run({"x": x})[1].reads
+        (on,) = torch.autograd.grad(reads.sum(), model.interface.weight)
+        found += [reads, on]
+        if len(found) == 2:
+            kept = [part.clone() for part in found]
+        x = torch.randn_like(x)
+    torch.testing.assert_close(found[:2], kept)
+
+
 def test_weights_that_move_are_followed():
     fast, slow = make(), make(recorded=False)
     x, _ = draw(2, 6)
@@ -201,7 +223,9 @@ def test_weights_that_move_are_followed():
         same(results(fast, x, None), results(slow, x, None))
     for model in (fast, slow):
         model.interface.weight.data = model.interface.weight.data * 2
-    same(results(fast, x, None), results(slow, x, None))
+    for _ in range(2):
+        same(results(fast, x, None), results(slow, x, None))
+    assert Fake.made == 2
 
 
 def test_evaluation_in_inference_mode():
@@ -213,13 +237,6 @@ def test_evaluation_in_inference_mode():
 
 
 # ---------------------------------------------------------------------- histories
-
-
-def warm(model: MANN, x: Tensor) -> None:
-    """Record."""
-    for _ in range(2):
-        model({"x": x}).sum().backward()
-    assert Fake.made == 1
 
 
 def test_a_second_sequence_before_the_first_goes_backward(caplog):

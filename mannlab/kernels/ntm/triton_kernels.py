@@ -4,8 +4,8 @@
 
 The equations are those of ``naive.py``, the backward pass that of ``compiled.py``. A program does one row of
 the batch: it goes over the memory once to compare, and once to read and write, a tile of slots at a time (the
-second time from the cache); between those the weights of all heads lie in registers. Torch makes some thirty
-launches of a step, which at the sizes of the paper take far longer than its arithmetic.
+second time from the cache); between those the weights of all heads lie in registers. Torch makes some forty
+operations of a step and twice as many of its backward pass, and a GPU is idle while they are launched.
 
 To shift weights in a circle, numbers have to go from thread to thread: they are written to global memory and,
 behind a barrier of the program, read again elsewhere. That needs no ``tl.gather``, which early releases of
