@@ -135,8 +135,11 @@ class Graphs:
         if steps > MOST_STEPS:
             self._say(f"sequences of more than {MOST_STEPS} steps")
             return True
-        return torch.compiler.is_compiling() or (
-            torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+        # Looking for NaN waits for the device.
+        return (
+            torch.is_anomaly_enabled()
+            or torch.compiler.is_compiling()
+            or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
         )
 
     def call(

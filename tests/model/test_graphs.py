@@ -394,10 +394,12 @@ def test_long_sequences_are_not_recorded(monkeypatch):
     assert Fake.made == 0
 
 
-def test_no_steps_at_all():
+def test_no_steps_at_all_and_a_search_for_nan():
     model = make()
-    model.backend = "graphs"
     assert model.graphs.refuses((model.controller,), 0)
+    assert not model.graphs.refuses((model.controller,), 1)
+    with pytest.warns(UserWarning, match="Anomaly"), torch.autograd.detect_anomaly():
+        assert model.graphs.refuses((model.controller,), 1)
 
 
 # ---------------------------------------------------------------------- choosing

@@ -19,7 +19,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from mannlab.contracts import Bits, StreamSpec, Vector
 from mannlab.memory.dense import DenseMemory, DenseState
+from mannlab.model import MANN, backend
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 HAS_TRITON = find_spec("triton") is not None
@@ -302,6 +304,28 @@ class TestKernels:
             outputs = [torch.stack(reads, 1), *state]
             found.append([*outputs, *gradients(outputs, leaves)])
         assert_same(*found, rtol=1e-8, atol=1e-10)
+
+    @pytest.mark.parametrize("mixed", [False, True])
+    def test_in_a_model(self, mixed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As on a GPU, also in mixed precision, where what the memory hears is rounded."""
+        monkeypatch.setattr(backend, "fused", lambda *parts: None)
+        monkeypatch.setattr(backend, "_on_device", lambda kind, memory, x, state: memory.on_gpu(state.memory))
+        torch.manual_seed(0)
+        options = {"name": "lstm", "hidden": 4}, {"name": "dense", "slots": 5, "width": 3, "init": "learned"}
+        model = MANN(*options, StreamSpec({"x": Vector(3)}, Bits(2))).to(DEVICE)
+        x = torch.randn(2, 4, 3, device=DEVICE)
+        valid = torch.tensor([[1.0, 1, 1, 1], [1, 1, 0, 0]], device=DEVICE)
+        found = []
+        for kind in ("auto", "eager"):
+            model.backend = kind
+            model.zero_grad()
+            with torch.autocast(DEVICE, torch.bfloat16, enabled=mixed):
+                logits, state = model.run({"x": x}, valid)
+            assert state.memory.memory.dtype == torch.float32 or kind == "eager"
+            logits.float().square().sum().backward()
+            found.append([logits.detach().float(), *(p.grad for p in model.parameters())])
+        bound = 0.05 if mixed else 1e-5
+        torch.testing.assert_close(*found, rtol=bound, atol=bound)
 
     def test_twice_is_refused(self) -> None:
         memory, inputs = problem((1, 5, 3, 1, 1, 1))
