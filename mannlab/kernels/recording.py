@@ -25,7 +25,8 @@ class Recording:
     """``function`` at the shapes of ``inputs``, with a backward pass if gradients are enabled now.
 
     Args:
-        function: of ``inputs`` and ``weights`` alone, on one CUDA device, without waiting for it.
+        function: of ``(*inputs, *weights)`` and of what stays where it lies, on one CUDA device, without
+            waiting for it.
         inputs: examples; what they hold is copied.
         weights: whose gradients are wanted beside those of ``inputs``; used where they lie.
 
@@ -38,16 +39,19 @@ class Recording:
         # Buffers outlive an evaluation in inference mode, whose tensors could not be written to after it.
         with torch.inference_mode(False), torch.set_grad_enabled(grad), torch.cuda.device(inputs[0].device):
             self._inputs = [_like(part, grad) for part in inputs]
-            self._needed = [grad and part.requires_grad for part in (*inputs, *weights)]
-            parts = zip((*self._inputs, *weights), self._needed, strict=True)
-            self._record(function, [part for part, needed in parts if needed])
+            # In the same place, but with a node for their gradient that no other graph or wrapper (DDP) has:
+            # one that was made on another stream would pull that stream into the capture.
+            own = [weight.detach().requires_grad_(grad and weight.requires_grad) for weight in weights]
+            parts = [*self._inputs, *own]
+            self._needed = [part.requires_grad for part in parts]
+            self._record(function, parts, [part for part in parts if part.requires_grad])
 
-    def _record(self, function: Function, wanted: list[Tensor]) -> None:
+    def _record(self, function: Function, parts: list[Tensor], wanted: list[Tensor]) -> None:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UPS):
-                made = [out for out in function(*self._inputs) if out.requires_grad]
+                made = [out for out in function(*parts) if out.requires_grad]
                 if made and wanted:
                     ons = [torch.zeros_like(out) for out in made]
                     torch.autograd.grad(made, wanted, ons, allow_unused=True)
@@ -56,7 +60,7 @@ class Recording:
         torch.cuda.synchronize()
         self._forward = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._forward, stream=stream, **MODE):
-            outputs = list(function(*self._inputs))
+            outputs = list(function(*parts))
         self._outputs = [out.detach() for out in outputs]
         self._ons = [torch.zeros_like(out) if out.requires_grad else None for out in outputs]
         self._grads: list[Tensor | None] = [None] * len(wanted)

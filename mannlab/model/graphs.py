@@ -10,7 +10,8 @@ import logging
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Protocol
 
@@ -145,13 +146,13 @@ class Graphs:
     def call(
         self, key: Hashable, function: Function, inputs: Sequence[Tensor], weights: Sequence[Tensor]
     ) -> list[Tensor] | None:
-        """``function(*inputs)``, replayed; None if it is to be called itself this time.
+        """``function(*inputs, *weights)``, replayed; None if it is to be called itself this time.
 
         Args:
             key: whatever else but the inputs' shapes, types and need of gradients makes it another function.
             function: see :class:`mannlab.kernels.recording.Recording`.
             inputs: tensors.
-            weights: whatever else that it uses wants a gradient.
+            weights: whatever else wants a gradient; they stay where they lie as long as ``key`` is the same.
         """
         like = tuple((part.shape, part.dtype, part.device, part.requires_grad) for part in inputs)
         key = (key, like, torch.is_grad_enabled())
@@ -216,6 +217,23 @@ class _Replayed(torch.autograd.Function):
         return None, None, *(None if grad is None else grad.clone() for grad in found)
 
 
+@contextmanager
+def _using(parts: Sequence[nn.Module], others: Mapping[Tensor, Tensor]) -> Iterator[None]:
+    """Let modules work with other tensors in the place of some parameters."""
+    swapped = []
+    for module in chain.from_iterable(part.modules() for part in parts):
+        for name, parameter in module._parameters.items():
+            if parameter is not None and parameter in others:
+                swapped.append((module._parameters, name, parameter))
+    try:
+        for held, name, parameter in swapped:
+            held[name] = others[parameter]  # type: ignore[assignment]
+        yield
+    finally:
+        for held, name, parameter in swapped:
+            held[name] = parameter
+
+
 def sequence(
     graphs: Graphs,
     controller: Any,
@@ -242,24 +260,31 @@ def sequence(
     inputs = [pad(x, (0, 0, 0, length - steps))]
     if valid is not None:
         inputs.append(pad(valid.bool(), (0, length - steps)))
-    own, _ = pack(state)
+    inputs += pack(state)[0]
     _, unpack = pack(cut(state))
     padded, kind = valid is not None, x.device.type
     mixed, low = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
 
     def function(x: Tensor, *rest: Tensor) -> list[Tensor]:
-        real, leaves = (rest[0], rest[1:]) if padded else (None, rest)
+        given, own_weights = rest[: len(inputs) - 1], rest[len(inputs) - 1 :]
+        real, leaves = (given[0], given[1:]) if padded else (None, given)
         # What the cache of casts holds would belong to one recording, and be used outside.
-        with torch.autocast(kind, dtype=low, enabled=mixed, cache_enabled=False):
+        with (
+            torch.autocast(kind, dtype=low, enabled=mixed, cache_enabled=False),
+            _using(parts, dict(zip(wanted, own_weights, strict=True))),
+        ):
             hidden, reads, after = stepwise(*parts, x, unpack(leaves), real, None, advance)
         return [hidden, reads, *pack(after)[0]]
 
-    weights = list(chain.from_iterable((*part.parameters(), *part.buffers()) for part in parts))
+    # Once each, in the order that they are found in.
+    weights = list(
+        dict.fromkeys(chain.from_iterable((*part.parameters(), *part.buffers()) for part in parts))
+    )
     # Where weights lie is part of a recording.
     places = tuple((weight.data_ptr(), weight.requires_grad) for weight in weights)
     key = (places, padded, advance is None, controller.training, memory.training, mixed, low)
     wanted = [weight for weight in weights if weight.requires_grad]
-    found = graphs.call(key, function, [*inputs, *own], wanted)
+    found = graphs.call(key, function, inputs, wanted)
     if found is None:
         return None
     hidden, reads, *leaves = found

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -78,9 +79,9 @@ def test_replays_outputs_and_gradients():
     torch.manual_seed(0)
     layer, calls = nn.Linear(3, 4).double(), []
 
-    def function(x: Tensor, scale: Tensor) -> list[Tensor]:
+    def function(x: Tensor, scale: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
         calls.append(1)
-        return [torch.tanh(layer(x)) * scale, x.detach() + 1]
+        return [torch.tanh(linear(x, weight, bias)) * scale, x.detach() + 1]
 
     weights = list(layer.parameters())
 
@@ -94,7 +95,7 @@ def test_replays_outputs_and_gradients():
         with torch.no_grad():
             layer.weight += 0.5  # where it lies
             found = [out.clone() for out in recording.forward(inputs)]
-        outputs = function(*inputs)
+        outputs = function(*inputs, *weights)
         torch.testing.assert_close(found, [out.detach() for out in outputs])
         ons = [torch.randn_like(out) for out in outputs]
         grads = recording.backward(ons, False)
@@ -110,7 +111,7 @@ def test_without_gradients_there_is_nothing_to_go_back_through():
     layer = nn.Linear(3, 4)
     with torch.inference_mode():
         x = torch.randn(2, 3)
-        recording = Recording(lambda x: [layer(x)], [x], list(layer.parameters()))
+        recording = Recording(lambda x, *weights: [linear(x, *weights)], [x], list(layer.parameters()))
         torch.testing.assert_close(recording.forward([x])[0], layer(x))
     assert not recording.forward([torch.zeros(2, 3)])[0].is_inference()
     assert not hasattr(recording, "_backward")
@@ -128,7 +129,7 @@ def test_sequences_of_a_model(controller: str, padded: bool):
         models.append(MANN({"name": controller, "hidden": 4}, memory, spec, backend=kind).double())
     models[0].graphs = Graphs(devices=("cpu",))
     optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in models]
-    for turn in range(6):
+    for turn in range(7):
         x = torch.randn(2, 5, 3, dtype=torch.float64)
         valid = (torch.arange(5) < torch.tensor([[5], [turn]])).double() if padded else None
         found = []
@@ -139,4 +140,8 @@ def test_sequences_of_a_model(controller: str, padded: bool):
             optimizer.step()
             found.append([logits.detach(), *(parameter.grad for parameter in model.parameters())])
         torch.testing.assert_close(*found)
-    assert len(models[0].graphs.entries) == 1
+        if turn == 3:  # weights that move are followed
+            for model in models:
+                model.interface.weight.data = model.interface.weight.data * 2
+    assert len(models[0].graphs.entries) == 2
+    assert all(isinstance(weight, nn.Parameter) for weight in models[0].parameters())

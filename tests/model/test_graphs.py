@@ -29,7 +29,8 @@ class Fake:
 
     def __init__(self, function: Any, inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
         type(self).made += 1
-        self.function, self.weights, self.grad = function, weights, torch.is_grad_enabled()
+        self.function, self.grad = function, torch.is_grad_enabled()
+        self.weights = [weight.detach().requires_grad_() for weight in weights]
         self.inputs = [part.detach().clone().requires_grad_(part.requires_grad) for part in inputs]
         self.outputs: list[Tensor] = []
         self.grads: list[Tensor | None] = []
@@ -43,7 +44,7 @@ class Fake:
 
     def replay(self) -> list[Tensor]:
         with torch.set_grad_enabled(self.grad):
-            self.live = self.function(*self.inputs)
+            self.live = self.function(*self.inputs, *self.weights)
         self.outputs = self.into(self.outputs, self.live)
         return self.outputs
 
@@ -462,3 +463,52 @@ def test_what_is_said_of_a_gpu(monkeypatch):
     sparse = MANN({"name": "lstm"}, {"name": "sparse", "slots": 16, "width": 3}, SPEC)
     said = backend.describe("auto", sparse.controller, sparse.memory, device)
     assert said == "backend eager: the memory SparseMemory has no form for cuda"
+
+
+# ---------------------------------------------------------------------- on a GPU, where there is one
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("chosen", ["graphs", "fused", "auto"])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("controller", CONTROLLERS)
+def test_on_a_gpu(controller, padded, chosen):
+    """Real graphs, of the memory's kernels too, through training and evaluation."""
+    fast, slow = make(controller).cuda(), make(controller, recorded=False).cuda()
+    fast.backend, fast.graphs = chosen, Graphs()
+    optimizers = [torch.optim.Adam(model.parameters(), lr=0.01) for model in (fast, slow)]
+    losses = []  # keeps the graphs of steps that were not recorded
+    for turn in range(12):
+        x, valid = draw(3, (9, 5, 11, 13)[turn % 4], padded)
+        x, valid = x.cuda(), None if valid is None else valid.cuda()
+        found = []
+        for model, optimizer in zip((fast, slow), optimizers, strict=True):
+            loss = model({"x": x}, valid).square().sum()
+            loss.backward()
+            losses.append(loss)
+            found.append([loss.detach(), *(parameter.grad.clone() for parameter in model.parameters())])
+            if turn % 2:
+                optimizer.step()
+                optimizer.zero_grad()
+        torch.testing.assert_close(*found, rtol=1e-6, atol=1e-8)
+        with torch.inference_mode():
+            torch.testing.assert_close(fast({"x": x}, valid), slow({"x": x}, valid), rtol=1e-6, atol=1e-8)
+    assert len(fast.graphs.entries) == 8
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("chosen", ["graphs", "fused"])
+def test_on_a_gpu_in_mixed_precision(chosen):
+    fast, slow = make().float().cuda(), make(recorded=False).float().cuda()
+    fast.backend, fast.graphs = chosen, Graphs()
+    for _ in range(3):
+        x = draw(3, 9)[0].float().cuda()
+        found = []
+        for model in (fast, slow):
+            model.zero_grad()
+            with torch.autocast("cuda", torch.bfloat16):
+                logits = model({"x": x})
+            logits.float().square().sum().backward()
+            found.append([logits.detach().float(), *(parameter.grad for parameter in model.parameters())])
+        torch.testing.assert_close(*found, rtol=0.1, atol=0.1)
+    assert len(fast.graphs.entries) == 1

@@ -147,7 +147,9 @@ def _sizes(
     tile = max(1, min(wide, TILE_NUMBERS // columns))
     at_once = max(1, min(_power(heads), WEIGHT_NUMBERS // wide))
     made = (tile, columns, wide, at_once, _power(heads), _power(shifts))
-    return (NORM_EPSILON, SMALLEST_WEIGHT, slots, width, heads, writers, shifts, *made), {"num_warps": WARPS}
+    # Fusion said out loud because triton 3.10 turns multiply-add off where it is not.
+    options = {"num_warps": WARPS, "enable_fp_fusion": True}
+    return (NORM_EPSILON, SMALLEST_WEIGHT, slots, width, heads, writers, shifts, *made), options
 
 
 def _power(size: int) -> int:
