@@ -7,6 +7,7 @@ have to go through alone.
 
 from __future__ import annotations
 
+import logging
 from contextlib import nullcontext
 from functools import cache
 from typing import Any
@@ -18,6 +19,8 @@ from mannlab.kernels.bag.triton_kernels import available, interpreted
 from mannlab.kernels.nodes import differentiable_once
 from mannlab.kernels.ntm import triton_kernels as kernels
 from mannlab.kernels.ntm.constants import NORM_EPSILON, SMALLEST_WEIGHT
+
+log = logging.getLogger(__name__)
 
 # Numbers of a memory that a program holds at a time, and numbers of weights of some heads.
 TILE_NUMBERS = 4096
@@ -63,9 +66,27 @@ def ntm_step(
 
 def serves(memory: Tensor) -> bool:
     """Whether the kernels run where ``memory[B, N, W]`` lies, and are made for its type and size."""
-    there = available() and (memory.is_cuda or interpreted())
+    if not available() or not (interpreted() or (memory.is_cuda and _runs(memory.device))):
+        return False
     (_, slots, width), types = memory.shape, (torch.float32, torch.float64)
-    return there and memory.dtype in types and slots <= MOST_SLOTS and slots * width <= MOST_NUMBERS
+    return memory.dtype in types and slots <= MOST_SLOTS and slots * width <= MOST_NUMBERS
+
+
+@cache
+def _runs(device: torch.device) -> bool:
+    """Whether a step goes through: triton wants a C compiler and a driver that it knows, besides a GPU."""
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            interface = torch.zeros(1, 12, device=device, requires_grad=True)
+            ones = torch.ones(1, 2, 1, device=device)
+            outputs = ntm_step(interface, ones[:, :1], ones, shifts=1)
+            torch.autograd.grad(outputs[0].sum(), interface)
+    # Whatever it is, torch can do without.
+    except Exception as error:
+        why = str(error).strip().partition("\n")[0]
+        log.warning("The dense memory's kernels do not run here: %s: %s", type(error).__name__, why)
+        return False
+    return True
 
 
 class _Step(torch.autograd.Function):

@@ -100,15 +100,38 @@ def test_taken_on_a_gpu_only_and_for_its_sizes(monkeypatch: pytest.MonkeyPatch) 
     assert memory.on_gpu(memory.init_state(2)) is None
 
     def like(slots: int, width: int, dtype: torch.dtype = torch.float32) -> Any:
-        return SimpleNamespace(is_cuda=True, shape=(2, slots, width), dtype=dtype)
+        return SimpleNamespace(is_cuda=True, device="cuda", shape=(2, slots, width), dtype=dtype)
 
     monkeypatch.setattr(gpu, "available", lambda: True)
+    monkeypatch.setattr(gpu, "_runs", lambda device: True)
     assert gpu.serves(like(128, 20))
     assert not gpu.serves(like(128, 20, torch.float16))
     assert not gpu.serves(like(gpu.MOST_SLOTS + 1, 1))
     assert not gpu.serves(like(1024, 512))
+    monkeypatch.setattr(gpu, "_runs", lambda device: False)
+    assert not gpu.serves(like(128, 20))
     monkeypatch.setattr(gpu, "available", lambda: False)
     assert not gpu.serves(like(128, 20))
+
+
+@needs_triton
+def test_where_triton_does_not_work_torch_does(caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
+    from mannlab.kernels.ntm import gpu
+
+    def broken(*parts: Any, **options: Any) -> Any:
+        raise RuntimeError("Failed to find C compiler")
+
+    gpu._runs.cache_clear()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(gpu, "ntm_step", broken)
+            assert not gpu._runs(torch.device("cpu"))
+            assert not gpu._runs(torch.device("cpu"))
+        assert caplog.messages == [
+            "The dense memory's kernels do not run here: RuntimeError: Failed to find C compiler"
+        ]
+    finally:
+        gpu._runs.cache_clear()
 
 
 @pytest.mark.slow
@@ -341,6 +364,10 @@ class TestKernels:
         inputs[1].zero_()
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             reads.sum().backward()
+
+    def test_the_trial_goes_through(self) -> None:
+        gpu._runs.cache_clear()
+        assert gpu._runs(torch.device(DEVICE))
 
     def test_for_a_subclass_it_does_not_speak(self) -> None:
         class Loud(DenseMemory):
