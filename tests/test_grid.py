@@ -16,6 +16,7 @@ SMALL = {
     "feedforward": {"hidden": 24},
     "transformer": {"width": 24, "layers": 1, "heads": 2, "feedforward": 48},
     "dense": {"slots": 12, "width": 8},
+    "lrua": {"slots": 12, "width": 8, "read_heads": 2},
     "sparse": {"slots": 12, "width": 8, "heads": 2},
     "sparse_dnc": {"slots": 12, "width": 8, "heads": 1},
     "product_key": {"slots": 36, "width": 8, "heads": 2, "knn": 3, "key_width": 8},

@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 from mannlab.contracts import Memory
 from mannlab.errors import require
 from mannlab.memory import addressing
+from mannlab.memory._rows import check_sizes, first_rows
 from mannlab.registry import register
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class DenseMemory(Memory[DenseState]):
         ConfigError: a size below 1, or shifts wider than the memory.
     """
 
+    first_memory: Tensor
+
     def __init__(
         self,
         *,
@@ -72,10 +75,7 @@ class DenseMemory(Memory[DenseState]):
         init: Literal["constant", "learned", "random"] = "constant",
     ) -> None:
         super().__init__()
-        for key, value in (("slots", slots), ("width", width)):
-            require(value >= 1, f"memory.{key}: {value} is not allowed.", "It must be at least 1.")
-        for key, value in (("read_heads", read_heads), ("write_heads", write_heads)):
-            require(value >= 1, f"memory.{key}: {value} is not allowed.", "It must be at least 1.")
+        check_sizes(slots=slots, width=width, read_heads=read_heads, write_heads=write_heads)
         require(
             max_shift >= 0 and 2 * max_shift + 1 <= slots,
             f"memory.max_shift: {max_shift} is not allowed with memory.slots={slots}.",
@@ -96,21 +96,12 @@ class DenseMemory(Memory[DenseState]):
         ]
         self.interface_size = sum(self._fields)
         self.read_size = read_heads * width
-        self._init_memory(init)
+        first_rows(self, init, slots, width)
         # Heads start on slot 0: a place to walk from is what location addressing needs first.
         self.first_weights = nn.Parameter(
             addressing.one_hot_logits(slots, 0, sharpness=FIRST).repeat(self.heads, 1)
         )
         self.first_reads = nn.Parameter(torch.zeros(self.read_size))
-
-    def _init_memory(self, init: str) -> None:
-        rows = torch.full((self.slots, self.width), 1e-6)
-        if init != "constant":
-            rows = torch.randn(self.slots, self.width) * 0.1
-        if init == "learned":
-            self.first_memory = nn.Parameter(rows)
-        else:
-            self.register_buffer("first_memory", rows, persistent=init == "random")
 
     def init_state(self, batch: int) -> DenseState:
         memory = self.first_memory.expand(batch, -1, -1)

@@ -1,0 +1,32 @@
+"""What memories of rows share: checks of sizes, and the memory before the first step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mannlab.errors import require
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise ConfigError, naming the key, for a size below 1."""
+    for key, value in sizes.items():
+        require(value >= 1, f"memory.{key}: {value} is not allowed.", "It must be at least 1.")
+
+
+def first_rows(memory: nn.Module, init: str, slots: int, width: int) -> None:
+    """Give ``memory`` its ``first_memory[N, W]``: constant (1e-6), learned, or random and fixed."""
+    rows = torch.full((slots, width), 1e-6)
+    if init != "constant":
+        rows = torch.randn(slots, width) * 0.1
+    if init == "learned":
+        memory.first_memory = nn.Parameter(rows)
+    else:
+        memory.register_buffer("first_memory", rows, persistent=init == "random")
+
+
+def on_first_slot(*shape: int) -> Tensor:
+    """Weights ``[*shape]`` that are 1 on slot 0."""
+    weights = torch.zeros(*shape)
+    weights[..., 0] = 1
+    return weights
