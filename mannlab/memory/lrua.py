@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from mannlab.errors import require
 from mannlab.memory import addressing
 from mannlab.memory._rows import check_sizes, first_rows, on_first_slot
 from mannlab.registry import register
+
+if TYPE_CHECKING:
+    from mannlab.kernels.fused.cells import MemoryCell
 
 
 class LRUAState(NamedTuple):
@@ -128,6 +132,13 @@ class LRUAMemory(Memory[LRUAState]):
         written = writing.detach()
         usage = self.decay * state.usage + (reading.detach() + written).sum(1)
         return reads.flatten(1), LRUAState(memory, reading, written, usage)
+
+    def fused(self, state: LRUAState) -> tuple[MemoryCell, Callable[[Sequence[Tensor]], LRUAState]] | None:
+        # Compiles on import.
+        from mannlab.kernels.lrua.cell import LRUACell
+
+        cell = LRUACell(*state, fields=self.interface_size, decay=self.decay)
+        return cell, lambda last: LRUAState(*last)
 
     def trace(self, state: LRUAState) -> dict[str, Tensor]:
         return {"read weights": state.reading, "write weights": state.writing}

@@ -13,15 +13,9 @@ from typing import Any
 from numba import njit
 
 from mannlab.kernels.elementary import each_sigmoid, each_tanh, sigmoid, tanh
+from mannlab.kernels.vectors import copy
 
 jit: Any = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
-
-
-@jit
-def copy(source, target):
-    """What an assignment of slices does, without its checks."""
-    for n in range(len(source)):
-        target[n] = source[n]
 
 
 @jit

@@ -10,10 +10,7 @@ become double.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit
 
 from mannlab.kernels.elementary import (
     each_sigmoid,
@@ -25,34 +22,7 @@ from mannlab.kernels.elementary import (
     through_tanh,
 )
 from mannlab.kernels.ntm.constants import NORM_EPSILON, SMALLEST_WEIGHT
-
-# Sums may be reordered, so that they use vector units; NaN and infinity keep their meaning.
-options: Any = {"cache": True, "nogil": True, "error_model": "numpy"}
-jit: Any = njit(fastmath={"reassoc", "contract", "arcp", "nsz"}, **options)
-# For what is called in inner loops: to hand a slice to a function takes as long as a loop over it.
-inlined: Any = njit(fastmath={"reassoc", "contract", "arcp", "nsz"}, inline="always", **options)
-
-
-# Of NaN the largest is any number; what is made of it is NaN all the same.
-@njit(fastmath={"nnan", "nsz", "reassoc"}, **options)
-def largest(values):
-    top = values[0]
-    for n in range(len(values)):
-        top = max(top, values[n])
-    return top
-
-
-@inlined
-def soften(values):
-    """Softmax in place."""
-    top = largest(values)
-    total = top - top
-    for n in range(len(values)):
-        values[n] = exp(values[n] - top)
-        total += values[n]
-    scale = values.dtype.type(1) / total
-    for n in range(len(values)):
-        values[n] *= scale
+from mannlab.kernels.vectors import accumulate, compare, dot, inlined, inverse_norm, jit, soften
 
 
 @jit
@@ -103,21 +73,6 @@ def inactivate(said, on, heads, writers, width, shifts):
 
 
 @inlined
-def accumulate(target, source, factor):
-    for n in range(len(target)):
-        target[n] += factor * source[n]
-
-
-@inlined
-def dot(one, other):
-    total = one[0] * other[0]
-    total -= total
-    for n in range(len(one)):
-        total += one[n] * other[n]
-    return total
-
-
-@inlined
 def shifted_by(source, shift, out):
     """Circular convolution: ``out[i]``, the sum over j of ``source[i - (j - S // 2)] * shift[j]``."""
     slots, reach = len(source), len(shift) // 2
@@ -159,7 +114,7 @@ def forward(
     """
     width, slots, heads = memory.shape[2], memory.shape[3], weights.shape[2]
     number = memory.dtype.type
-    zero, one, epsilon, smallest = number(0), number(1), number(NORM_EPSILON), number(SMALLEST_WEIGHT)
+    one, epsilon, smallest = number(1), number(NORM_EPSILON), number(SMALLEST_WEIGHT)
     readers = heads - writers
     at_strength = heads * width
     at_gate = at_strength + heads
@@ -178,36 +133,11 @@ def forward(
             continue
         fields, scale = said[i, b], scales[i, b]
         activate(fields, heads, writers, width, shifts)
-        for n in range(slots):
-            scale[n] = epsilon
-        similar[i, b] = zero
-        # Four rows at a time, so that sums are fetched and stored a fourth as often.
-        for w in range(0, width - 3, 4):
-            first, second, third, fourth = before[w], before[w + 1], before[w + 2], before[w + 3]
-            for n in range(slots):
-                scale[n] += (first[n] * first[n] + second[n] * second[n]) + (
-                    third[n] * third[n] + fourth[n] * fourth[n]
-                )
-            for h in range(heads):
-                key, products = fields[h * width + w : h * width + w + 4], similar[i, b, h]
-                p0, p1, p2, p3 = key[0], key[1], key[2], key[3]
-                for n in range(slots):
-                    products[n] += (p0 * first[n] + p1 * second[n]) + (p2 * third[n] + p3 * fourth[n])
-        for w in range(width - width % 4, width):
-            row = before[w]
-            for n in range(slots):
-                scale[n] += row[n] * row[n]
-            for h in range(heads):
-                accumulate(similar[i, b, h], row, fields[h * width + w])
-        for n in range(slots):
-            scale[n] = one / np.sqrt(scale[n])
+        compare(before, fields[:at_strength], epsilon, scale, similar[i, b])
         for h in range(heads):
             products, chosen, powers = similar[i, b, h], content[i, b, h], logs[i, b, h]
             previous, focus = weights[j, b, h], weights[k, b, h]
-            size = epsilon
-            for w in range(width):
-                size += fields[h * width + w] * fields[h * width + w]
-            size = one / np.sqrt(size)
+            size = inverse_norm(fields[h * width : (h + 1) * width], epsilon)
             strength, gate = fields[at_strength + h], fields[at_gate + h]
             exponent = fields[at_exponent + h]
             for n in range(slots):
@@ -271,7 +201,7 @@ def backward(
     """
     width, slots, heads = memory.shape[2], memory.shape[3], weights.shape[2]
     number = memory.dtype.type
-    zero, one, smallest = number(0), number(1), number(SMALLEST_WEIGHT)
+    zero, one, epsilon, smallest = number(0), number(1), number(NORM_EPSILON), number(SMALLEST_WEIGHT)
     readers = heads - writers
     at_strength = heads * width
     at_gate = at_strength + heads
@@ -377,10 +307,7 @@ def backward(
                 mean += chosen[n] * fresh[n]
                 on_focus[n] = (one - gate) * fresh[n]
             on_fields[at_gate + h] = on_gate
-            size = number(NORM_EPSILON)
-            for w in range(width):
-                size += fields[h * width + w] * fields[h * width + w]
-            size = one / np.sqrt(size)
+            size = inverse_norm(fields[h * width : (h + 1) * width], epsilon)
             on_strength = zero
             for n in range(slots):
                 fresh[n] = gate * chosen[n] * (fresh[n] - mean)

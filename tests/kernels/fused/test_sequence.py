@@ -20,10 +20,12 @@ def unwritten_is_nan(monkeypatch):
     monkeypatch.setattr(buffers, "fill", float("nan"))
 
 
-def make(controller: str, dtype: torch.dtype = torch.float64, layers: int = 1, **memory) -> MANN:
+def make(
+    controller: str, dtype: torch.dtype = torch.float64, layers: int = 1, name: str = "dense", **memory
+) -> MANN:
     torch.manual_seed(0)
     options = {"name": controller, "hidden": 6, "layers": layers}
-    model = MANN(options, {"name": "dense", "init": "learned", **memory}, SPEC).to(dtype)
+    model = MANN(options, {"name": name, "init": "learned", **memory}, SPEC).to(dtype)
     for parameter in model.parameters():  # initial states are zeros otherwise
         parameter.data += torch.randn_like(parameter) * 0.3
     return model
@@ -86,10 +88,36 @@ def test_equals_step_by_step(controller, layers, batch, steps, slots, width, hea
         torch.testing.assert_close(model({"x": x}, valid), slow["logits"], rtol=1e-8, atol=1e-9)
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    controller=st.sampled_from(CONTROLLERS),
+    batch=st.integers(1, 3),
+    steps=st.integers(1, 5),
+    slots=st.integers(1, 9),
+    width=st.integers(1, 6),
+    separate_add=st.booleans(),
+    padded=st.booleans(),
+    data=st.data(),
+)
+def test_least_recently_used_access_equals_step_by_step(
+    controller, batch, steps, slots, width, separate_add, padded, data
+):
+    sizes = {"slots": slots, "width": width, "read_heads": data.draw(st.integers(1, min(6, slots)))}
+    decay = data.draw(st.sampled_from([0.0, 0.7, 1.0]))
+    model = make(controller, name="lrua", separate_add=separate_add, decay=decay, **sizes)
+    torch.manual_seed(data.draw(st.integers(0, 99)))
+    x, valid = draw(batch, steps, padded)
+    slow, fast = (results(model, backend, x, valid) for backend in ("eager", "fused"))
+    assert_same(fast, slow, rtol=1e-8, atol=1e-9)
+    with torch.no_grad():  # where no history is kept
+        torch.testing.assert_close(model({"x": x}, valid), slow["logits"], rtol=1e-8, atol=1e-9)
+
+
 @pytest.mark.parametrize("controller", CONTROLLERS)
 @pytest.mark.parametrize("padded", [False, True])
-def test_single_precision(controller, padded):
-    model = make(controller, torch.float32, slots=33, width=7, read_heads=2)
+@pytest.mark.parametrize("memory", ["dense", "lrua"])
+def test_single_precision(controller, padded, memory):
+    model = make(controller, torch.float32, name=memory, slots=33, width=7, read_heads=2)
     x, valid = draw(4, 12, padded, torch.float32)
     slow, fast = (results(model, backend, x, valid) for backend in ("eager", "fused"))
     assert_same(fast, slow, rtol=2e-3, atol=2e-4)
@@ -105,13 +133,14 @@ def test_activations(activation):
     assert_same(fast, slow)
 
 
+@pytest.mark.parametrize("memory", ["dense", "lrua"])
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_any_number_of_threads(threads, monkeypatch):
-    from mannlab.kernels.ntm import cell
+def test_any_number_of_threads(threads, memory, monkeypatch):
+    from mannlab.kernels.fused import rows
 
-    monkeypatch.setattr(cell, "WORTH_A_THREAD", 1)
+    monkeypatch.setattr(rows, "WORTH_A_THREAD", 1)
     before = torch.get_num_threads()
-    model = make("lstm", slots=9, width=4)
+    model = make("lstm", name=memory, slots=9, width=4)
     x, valid = draw(5, 4, True)
     slow = results(model, "eager", x, valid)
     torch.set_num_threads(threads)
@@ -121,8 +150,9 @@ def test_any_number_of_threads(threads, monkeypatch):
         torch.set_num_threads(before)
 
 
-def test_goes_on_from_a_state():
-    model = make("lstm", slots=9, width=4)
+@pytest.mark.parametrize("memory", ["dense", "lrua"])
+def test_goes_on_from_a_state(memory):
+    model = make("lstm", name=memory, slots=9, width=4)
     x, _ = draw(2, 6, False)
     whole = model({"x": x})
     first, state = model.run({"x": x[:, :2]})
@@ -173,8 +203,9 @@ def test_an_update_before_the_backward_pass_is_noticed():
         loss.backward()
 
 
-def test_nan_is_not_hidden():
-    model = make("lstm", torch.float32, slots=9, width=4)
+@pytest.mark.parametrize("memory", ["dense", "lrua"])
+def test_nan_is_not_hidden(memory):
+    model = make("lstm", torch.float32, name=memory, slots=9, width=4)
     x, _ = draw(2, 6, False, torch.float32)
     x[0, 3] = float("nan")
     logits = model({"x": x})
