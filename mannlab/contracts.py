@@ -164,6 +164,8 @@ class Memory(nn.Module, ABC, Generic[State]):
         interface_bias: False if adding a constant to the interface would change nothing.
         read_size: flat width of one step's reads, fed back to the controller at the next step.
         stateful: False if reads do not depend on earlier steps; then time runs in parallel.
+        feeds_back: False if reads, though they depend on earlier steps, are not given to the controller
+            unless ``model.feedback=true``: for memories whose ``sequence`` runs in parallel.
         observing: False while an evaluation runs steps that are not to be counted.
     """
 
@@ -171,6 +173,7 @@ class Memory(nn.Module, ABC, Generic[State]):
     interface_bias: bool = True
     read_size: int
     stateful: ClassVar[bool] = True
+    feeds_back: ClassVar[bool] = True
     observing: bool = True
 
     @abstractmethod
@@ -253,6 +256,13 @@ class Memory(nn.Module, ABC, Generic[State]):
         In a distributed run every rank asks at the same time, and wants the same answer.
         """
         return {}
+
+    def end_validation(self, loss: float) -> None:
+        """A validation in the middle of training has ended; ``loss`` is that of the main split, in nats.
+
+        For memories that train in phases. What changes here goes into the checkpoint of this validation, so
+        a new phase must begin at the next step of training. Every rank is told the same.
+        """
 
     def pictures(self) -> dict[str, Any]:
         """Matplotlib figures of the last evaluation, by title."""

@@ -20,6 +20,7 @@ SMALL = {
     "sparse": {"slots": 12, "width": 8, "heads": 2},
     "sparse_dnc": {"slots": 12, "width": 8, "heads": 1},
     "product_key": {"slots": 36, "width": 8, "heads": 2, "knn": 3, "key_width": 8},
+    "memory_network": {"slots": 6, "width": 8, "hops": 2},
     "none": {},
     "copy": {"bits": 4, "max_length": 4},
     "associative_recall": {"bits": 3, "item_length": 2, "max_items": 3},

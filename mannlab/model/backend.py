@@ -32,7 +32,7 @@ def check(backend: str, controller: Controller[Any], memory: Memory[Any]) -> Non
     elif backend == "graphs":
         why = _formless(controller, memory)
     elif backend == "compiled" and not _functional(memory):
-        why = f"{type(memory).__name__} changes its memory in place, with kernels of its own"
+        why = f"{type(memory).__name__} has a step of its own: its memory is changed in place, or grows"
     if why:
         raise ConfigError(
             f"model.backend: {backend} is not allowed here: {why}.",

@@ -31,7 +31,8 @@ class MANN(nn.Module):
         memory: ``{"name": ..., options}``.
         spec: what comes in and what is asked.
         feedback: feed the reads of step t-1 to the controller at step t, which makes time run step by
-            step; None: for memories that carry a state from step to step.
+            step; None: for memories that carry a state from step to step, unless they say otherwise
+            (``Memory.feeds_back``).
         backend: what runs steps that feed back: ``eager`` (torch, one by one), ``compiled`` (the same with
             the memory's step compiled by torch), ``graphs`` (the same as eager, whole sequences recorded as
             CUDA graphs), ``fused`` (for memories and controllers that have such a form: on CPUs one node for
@@ -61,8 +62,8 @@ class MANN(nn.Module):
         hosts = bool(controller.get("memory_blocks"))
         # Behind a controller that has it inside there is none.
         self.memory: Memory[Any] = build_from("memory", {"name": "none"}) if hosts else first
-        stateful = self.memory.stateful if feedback is None else feedback and self.memory.read_size > 0
-        self.stepwise = bool(stateful)
+        usual = self.memory.stateful and self.memory.feeds_back
+        self.stepwise = bool(usual if feedback is None else feedback and self.memory.read_size > 0)
         fed_back = self.memory.read_size if self.stepwise else 0
         self.controller: Controller[Any] = build_from(
             "controller", controller, self.encoder.output_size + fed_back

@@ -237,6 +237,10 @@ class MannModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self._report("val")
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            loss = self.results[metric_name(self.task.splits("val")[0], "loss_nats")]
+            for memory, _ in self.model.named_memories():
+                memory.end_validation(loss)
 
     def on_test_epoch_start(self) -> None:
         self._begin()

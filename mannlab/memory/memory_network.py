@@ -1,0 +1,209 @@
+"""End-to-end memory network of Sukhbaatar et al. 2015 (arXiv 1503.08895)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mannlab.contracts import Memory
+from mannlab.errors import require
+from mannlab.kernels.memory_network import Hops, attend
+from mannlab.registry import register
+
+log = logging.getLogger(__name__)
+
+DEVIATION = 0.1  # of what is learnt, at first (section 4.2)
+SOFTMAX, LINEAR, LAST_LINEAR = 0, 1, 2
+
+
+class MemoryNetworkState(NamedTuple):
+    """The slots so far, at most N, the newest last.
+
+    Attributes:
+        written: ``[B, S, M, W]``, the M embeddings of each slot.
+        ages: ``int64[B, S]``, how many slots are newer; N or more: there is nothing here.
+    """
+
+    written: Tensor
+    ages: Tensor
+
+
+@register("memory", "memory_network")
+class MemoryNetwork(Memory[MemoryNetworkState]):
+    """End-to-end memory network: all that was said so far, read in several hops (Sukhbaatar et al. 2015).
+
+    Each step first reads and then writes one slot; nothing is ever changed. The controller says a query u
+    and the embeddings of the slot to write: the model's layer that makes the interface holds the paper's
+    matrices, B for the query and A and C for keys and values. A hop compares u with all keys, sums the
+    values by a softmax over the scores, and adds the sum to u; what is read is u after the last hop. Keys
+    and values carry a learned vector for their age.
+
+    Reads depend on earlier steps, but need not reach the controller: as in the paper they do not
+    (``model.feedback=null``), and then all steps of a sequence run at once. ``model.feedback=true`` feeds
+    them back, step by step.
+
+    Args:
+        slots: N, how many of the last slots are kept.
+        width: W, length of a query, a key and a value.
+        hops: K.
+        tying: ``adjacent``: the values of a hop are the keys of the next, K + 1 embeddings a slot;
+            ``layer_wise``: all hops have the same keys and values, and u passes through a matrix H between
+            them; ``key_value``: the same keys and values, and ``u + o`` passes through a matrix R_k of
+            each hop (Miller et al. 2016, arXiv 1606.03126).
+        temporal: learn vectors for the ages of slots, counted from the newest.
+        noise: in training, how likely an empty slot comes before a step: nothing to read, but all that is
+            older counts as older by one, so that exact ages are not learnt by heart.
+        linear_start: train without the softmax at first, until the loss in validation stops falling.
+        patience: validations in a row without a lower loss that end the linear start.
+        rectify: components of u that pass through a ReLU after each hop: ``none``, ``half`` or ``all``.
+
+    Raises:
+        ConfigError: a size below 1, or noise outside [0, 1).
+    """
+
+    feeds_back = False
+    phase: Tensor
+    lowest: Tensor
+    waited: Tensor
+    _like: Tensor
+
+    def __init__(
+        self,
+        *,
+        slots: int = 50,
+        width: int = 50,
+        hops: int = 3,
+        tying: Literal["adjacent", "layer_wise", "key_value"] = "adjacent",
+        temporal: bool = True,
+        noise: float = 0.0,
+        linear_start: bool = False,
+        patience: int = 1,
+        rectify: Literal["none", "half", "all"] = "none",
+    ) -> None:
+        super().__init__()
+        for key, value in {"slots": slots, "width": width, "hops": hops, "patience": patience}.items():
+            require(value >= 1, f"memory.{key}: {value} is not allowed.", "It must be at least 1.")
+        require(0 <= noise < 1, f"memory.noise: {noise} is not allowed.", "It must be in [0, 1).")
+        self.slots, self.width, self.noise, self.patience, self.tying = slots, width, noise, patience, tying
+        adjacent = tying == "adjacent"
+        self.pairs = [(hop, hop + 1) if adjacent else (0, 1) for hop in range(hops)]
+        self.embeddings = hops + 1 if adjacent else 2
+        self.rectified = {"none": 0, "half": width // 2, "all": width}[rectify]
+        self.interface_size = (1 + self.embeddings) * width
+        self.read_size = width
+        self.ages = nn.Parameter(torch.randn(self.embeddings, slots, width) * DEVIATION) if temporal else None
+        count = {"adjacent": 0, "layer_wise": 1, "key_value": hops}[tying]
+        self.matrices = nn.ParameterList(torch.eye(width) for _ in range(count))
+        self.register_buffer("phase", torch.tensor(LINEAR if linear_start else SOFTMAX))
+        self.register_buffer("lowest", torch.tensor(math.inf))
+        self.register_buffer("waited", torch.tensor(0))
+        self.register_buffer("_like", torch.zeros(()), persistent=False)
+
+    @property
+    def linear(self) -> bool:
+        """Whether weights are the scores themselves, without a softmax."""
+        return int(self.phase) != SOFTMAX
+
+    def init_state(self, batch: int) -> MemoryNetworkState:
+        written = self._like.new_zeros(batch, 0, self.embeddings, self.width)
+        return MemoryNetworkState(written, written.new_zeros(batch, 0, dtype=torch.int64))
+
+    def forward(self, interface: Tensor, state: MemoryNetworkState) -> tuple[Tensor, MemoryNetworkState]:
+        return self.step(interface, state)
+
+    def step(
+        self, interface: Tensor, state: MemoryNetworkState, valid: Tensor | None = None
+    ) -> tuple[Tensor, MemoryNetworkState]:
+        reads, state = self._part(
+            interface.unsqueeze(1), state, None if valid is None else valid.unsqueeze(1), self._hops()
+        )
+        return reads.squeeze(1), state
+
+    def sequence(
+        self, interface: Tensor, state: MemoryNetworkState, valid: Tensor | None = None
+    ) -> tuple[Tensor, MemoryNetworkState]:
+        # In parts as long as the memory, so that time and room grow with T, not with its square.
+        hops, reads = self._hops(), []
+        for start in range(0, interface.shape[1], self.slots):
+            part = slice(start, start + self.slots)
+            here = None if valid is None else valid[:, part]
+            read, state = self._part(interface[:, part], state, here, hops)
+            reads.append(read)
+        return torch.cat(reads, dim=1), state
+
+    def _hops(self) -> Hops:
+        if self.training and int(self.phase) == LAST_LINEAR:
+            self.end_linear_start()
+        matrices = list(self.matrices)
+        if self.tying == "layer_wise":
+            matrices = matrices * len(self.pairs)
+        return Hops(
+            pairs=self.pairs,
+            temporal=self.ages,
+            matrices=matrices,
+            after=self.tying == "key_value",
+            linear=self.linear,
+            rectified=self.rectified,
+            slots=self.slots,
+        )
+
+    def _part(
+        self, interface: Tensor, state: MemoryNetworkState, valid: Tensor | None, hops: Hops
+    ) -> tuple[Tensor, MemoryNetworkState]:
+        """Some steps at once: ``interface[B, T, I]`` to ``reads[B, T, W]`` and the next state."""
+        query, said = interface.split([self.width, self.interface_size - self.width], dim=-1)
+        written = torch.cat([state.written, said.unflatten(-1, (self.embeddings, self.width))], dim=1)
+        # A clock that ticks once for each slot, empty or not; a step reads at its time, and writes then.
+        times = torch.arange(interface.shape[1], device=interface.device).expand(interface.shape[:2])
+        if self.training and self.noise:
+            empty = torch.rand(interface.shape[:2], device=interface.device) < self.noise
+            times = times + empty.cumsum(1)
+        every = torch.cat([-1 - state.ages, times], dim=1)
+        reads = attend(query, written, times.unsqueeze(2) - every.unsqueeze(1) - 1, hops)
+        return reads, self._last(written, every, state.ages.shape[1], valid)
+
+    def _last(self, written: Tensor, times: Tensor, before: int, valid: Tensor | None) -> MemoryNetworkState:
+        """The last N slots, the padded steps left out: ``before`` slots were there before these steps."""
+        most = min(self.slots, times.shape[1])
+        if valid is None:
+            written, times = written[:, -most:], times[:, -most:]
+            return MemoryNetworkState(written, self._aged(times[:, -1:] - times))
+        ends = before + valid.sum(1, keepdim=True).long()
+        places = ends - most + torch.arange(most, device=times.device)
+        rows = torch.arange(len(times), device=times.device).unsqueeze(1)
+        there = places >= 0
+        places = places.clamp_min(0)
+        kept = times[rows, places]
+        # Where no step was real the newest slot is an old one, which is not newer by that.
+        newest = torch.where(ends > before, kept[:, -1:], -1)
+        ages = torch.where(there, newest - kept, self.slots)
+        return MemoryNetworkState(written[rows, places], self._aged(ages))
+
+    def _aged(self, ages: Tensor) -> Tensor:
+        return ages.clamp_max(self.slots)
+
+    # ------------------------------------------------------------------ linear start
+
+    def end_validation(self, loss: float) -> None:
+        """During the linear start, see whether the loss still falls; the softmax comes with the next step.
+
+        Not at once: what is saved now must be what was measured.
+        """
+        if int(self.phase) != LINEAR:
+            return
+        if loss < float(self.lowest):
+            self.lowest.fill_(loss)
+            self.waited.zero_()
+            return
+        self.waited += 1
+        if int(self.waited) >= self.patience:
+            self.phase.fill_(LAST_LINEAR)
+
+    def end_linear_start(self) -> None:
+        """From here on, weights are a softmax over the scores."""
+        self.phase.fill_(SOFTMAX)
+        log.info("The linear start ends: from here on the memory is read through a softmax.")
