@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mannlab.contracts import Batch, Bits, Classes, Controller, Image, Memory, Split, Task, Token, Vector
+from mannlab.contracts import Bag, Batch, Bits, Classes, Controller, Image, Memory, Split, Task, Token, Vector
 from mannlab.draws import Draws
 from mannlab.registry import build, conform, options
 
@@ -257,13 +257,19 @@ def _check_shapes(task: Task, batch: Batch) -> None:
         tail = {
             Vector: lambda c: (c.size,),
             Token: lambda c: (),
+            Bag: lambda c: (c.size,),
             Image: lambda c: (c.channels, c.height, c.width),
         }[type(channel)](channel)
         assert tensor.shape == (size, steps, *tail), (
             f"channel '{name}' must be [B, T, {tail}]: {tuple(tensor.shape)}"
         )
         whole_numbers = tensor.dtype == torch.int64
-        assert whole_numbers == isinstance(channel, Token), f"channel '{name}' has dtype {tensor.dtype}"
+        assert whole_numbers == isinstance(channel, Token | Bag), f"channel '{name}' has dtype {tensor.dtype}"
+        if isinstance(channel, Bag):
+            assert (tensor >= -1).all(), f"channel '{name}' must have -1 where there is no symbol"
+            assert (tensor.ge(0).diff(dim=-1).long() <= 0).all(), f"channel '{name}' must have symbols first"
+        if isinstance(channel, Token | Bag):
+            assert (tensor < channel.vocabulary).all(), f"channel '{name}' exceeds its vocabulary"
     target = task.spec.target
     tail = (target.size,) if isinstance(target, Bits) else (target.groups,)
     assert batch.targets.shape == (size, steps, *tail), f"targets must be [B, T, {tail}]"

@@ -47,6 +47,21 @@ class Token:
 
 
 @dataclass(frozen=True)
+class Bag:
+    """A channel of several symbols a step, such as the words of a sentence, ``int64[B, T, size]``.
+
+    Symbols are in [0, vocabulary), in their order; -1 fills up after the last one. The model learns a vector
+    of ``width`` for each, and sums those of a step: weighted by their places if ``positions``, so that their
+    order counts.
+    """
+
+    vocabulary: int
+    size: int
+    width: int = 64
+    positions: bool = True
+
+
+@dataclass(frozen=True)
 class Image:
     """A channel of pictures, ``float[B, T, channels, height, width]`` in [0, 1].
 
@@ -81,7 +96,7 @@ class Classes:
 class StreamSpec:
     """What comes in at each step, by channel name, and what is asked."""
 
-    inputs: Mapping[str, Vector | Token | Image]
+    inputs: Mapping[str, Vector | Token | Bag | Image]
     target: Bits | Classes
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mannlab.contracts import Controller
 from mannlab.controller._recurrent import check_sizes
+from mannlab.errors import require
 from mannlab.registry import register
 
 if TYPE_CHECKING:
@@ -29,11 +30,11 @@ class FeedForward(Controller[NoState]):
     Args:
         input_size: width of what comes in at each step.
         hidden: units of each layer.
-        layers: number of layers.
+        layers: number of layers; 0: what comes in goes on as it is.
         activation: after each layer.
 
     Raises:
-        ConfigError: a size below 1.
+        ConfigError: an impossible size.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class FeedForward(Controller[NoState]):
         activation: Literal["tanh", "relu", "gelu"] = "tanh",
     ) -> None:
         super().__init__()
-        check_sizes(hidden=hidden, layers=layers)
-        self.output_size, self.activation = hidden, activation
+        check_sizes(hidden=hidden)
+        require(layers >= 0, f"controller.layers: {layers} is not allowed.", "It must be at least 0.")
+        self.output_size, self.activation = hidden if layers else input_size, activation
         sizes = [input_size, *[hidden] * layers]
         parts = [
             part
@@ -62,6 +64,8 @@ class FeedForward(Controller[NoState]):
         return self.layers(x), state
 
     def fused(self, state: NoState) -> tuple[ControllerCell, Callable[[Sequence[Tensor]], NoState]] | None:
+        if not len(self.layers):
+            return None
         from mannlab.kernels.fused.controllers import PlainLayer, Stack
 
         every = [(layer.weight, layer.bias) for layer in self.layers if isinstance(layer, nn.Linear)]

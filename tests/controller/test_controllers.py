@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from mannlab import registry
+from mannlab.checks import check_controller
+from mannlab.contracts import Bits, StreamSpec, Vector
 from mannlab.errors import ConfigError
+from mannlab.model import MANN
 
 TINY = {
     "lstm": {"hidden": 6, "layers": 2},
@@ -89,6 +92,7 @@ def test_the_first_state_is_learned(name):
         ("lstm", {"hidden": 0}, "controller.hidden"),
         ("gru", {"layers": 0}, "controller.layers"),
         ("feedforward", {"hidden": -1}, "controller.hidden"),
+        ("feedforward", {"layers": -1}, "controller.layers"),
         ("feedforward", {"activation": "sin"}, "controller.activation"),
         ("transformer", {"width": 10, "heads": 4}, "controller.width"),
         ("transformer", {"dropout": 1.0}, "controller.dropout"),
@@ -116,3 +120,17 @@ def test_a_context_limits_what_a_step_sees_and_what_is_kept():
     changed[:, 2] += 1
     moved = (short.sequence(changed, short.init_state(2))[0] - whole).abs().amax((0, 2)) > 1e-6
     assert moved.tolist() == [False, False, True, True, True, False, False, False, False]
+
+
+def test_no_layers_change_nothing():
+    controller = registry.build("controller", "feedforward", 5, layers=0)
+    x = torch.randn(2, 3, 5)
+    assert controller.output_size == 5
+    assert torch.equal(controller.sequence(x, controller.init_state(2))[0], x)
+    check_controller("feedforward", layers=0)
+
+
+def test_no_layers_drive_a_memory():
+    parts = ({"name": "feedforward", "layers": 0}, {"name": "dense", "slots": 4, "width": 3})
+    model = MANN(*parts, StreamSpec({"x": Vector(2)}, Bits(2)))
+    assert model({"x": torch.randn(2, 3, 2)}).shape == (2, 3, 2)
