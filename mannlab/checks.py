@@ -267,7 +267,7 @@ def _check_shapes(task: Task, batch: Batch) -> None:
         assert whole_numbers == isinstance(channel, Token | Bag), f"channel '{name}' has dtype {tensor.dtype}"
         if isinstance(channel, Bag):
             assert (tensor >= -1).all(), f"channel '{name}' must have -1 where there is no symbol"
-            assert (tensor.ge(0).diff(dim=-1).long() <= 0).all(), f"channel '{name}' must have symbols first"
+            assert (tensor.ge(0).long().diff(dim=-1) <= 0).all(), f"channel '{name}' must have symbols first"
         if isinstance(channel, Token | Bag):
             assert (tensor < channel.vocabulary).all(), f"channel '{name}' exceeds its vocabulary"
     target = task.spec.target

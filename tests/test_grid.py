@@ -25,6 +25,7 @@ SMALL = {
     "copy": {"bits": 4, "max_length": 4},
     "associative_recall": {"bits": 3, "item_length": 2, "max_items": 3},
     "omniglot": {"source": "glyphs", "classes": 3, "episode_length": 9},
+    "babi": {"source": "generated", "families": ["single_fact", "yes_no"], "size": "1k"},
     "language_modelling": {"source": "pydoc", "level": "byte", "length": 6},
 }
 STEPS = 20

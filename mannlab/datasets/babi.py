@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from mannlab.datasets.cache import cache_folder
 from mannlab.errors import DataError
@@ -198,14 +198,13 @@ def parse(content: bytes, name: str, on_error: OnError = "raise") -> Read:
     for number, raw in enumerate(content.splitlines(), start=1):
         if not raw.strip():
             continue
+        identity = last + 1
         try:
             identity, line = _line(raw)
             if identity == 1:
                 close()
                 story, last, bad = [], 0, False
-            _check(
-                identity == last + 1, f"its number is {identity}, not {last + 1}" if last else "not from 1"
-            )
+            _check(identity == last + 1, f"its number is {identity}, not {last + 1}")
             story.append(line)
         except _Malformed as error:
             if on_error == "raise":
@@ -215,7 +214,7 @@ def parse(content: bytes, name: str, on_error: OnError = "raise") -> Read:
                 ) from error
             read.skipped_lines += 1
             bad = True
-        last += 1
+        last = identity
     close()
     return read
 
@@ -278,7 +277,7 @@ def download() -> Path:
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=".babi-") as folder:
                 archive = Path(folder) / f"{RELEASE}.tar.gz"
                 with urllib.request.urlopen(url, timeout=TIMEOUT) as reply, archive.open("wb") as file:
-                    _copy(reply, file)
+                    shutil.copyfileobj(reply, file)
                 _verify(archive)
                 os.replace(archive, target / archive.name)
             return target
@@ -286,10 +285,6 @@ def download() -> Path:
             trouble = {**trouble, url: error.what if isinstance(error, DataError) else str(error)}
     reasons = "; ".join(f"{url}: {why}" for url, why in trouble.items())
     raise DataError(f"bAbI could not be fetched: {reasons}", mend)
-
-
-def _copy(reply: IO[bytes], file: IO[bytes]) -> None:
-    shutil.copyfileobj(reply, file)
 
 
 def _verify(archive: Path) -> None:
