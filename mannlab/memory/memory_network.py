@@ -57,18 +57,20 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
         temporal: learn vectors for the ages of slots, counted from the newest.
         noise: in training, how likely an empty slot comes before a step: nothing to read, but all that is
             older counts as older by one, so that exact ages are not learnt by heart.
-        linear_start: train without the softmax at first, until the loss in validation stops falling.
+        linear_start: train without the softmax at first, until the loss in validation stops falling, and at
+            most for so many validations; 0: with the softmax from the beginning.
         patience: validations in a row without a lower loss that end the linear start.
         rectify: components of u that pass through a ReLU after each hop: ``none``, ``half`` or ``all``.
 
     Raises:
-        ConfigError: a size below 1, or noise outside [0, 1).
+        ConfigError: an impossible size, or noise outside [0, 1).
     """
 
     feeds_back = False
     phase: Tensor
     lowest: Tensor
     waited: Tensor
+    validations: Tensor
     _like: Tensor
 
     def __init__(
@@ -80,15 +82,21 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
         tying: Literal["adjacent", "layer_wise", "key_value"] = "adjacent",
         temporal: bool = True,
         noise: float = 0.0,
-        linear_start: bool = False,
+        linear_start: int = 0,
         patience: int = 1,
         rectify: Literal["none", "half", "all"] = "none",
     ) -> None:
         super().__init__()
         for key, value in {"slots": slots, "width": width, "hops": hops, "patience": patience}.items():
             require(value >= 1, f"memory.{key}: {value} is not allowed.", "It must be at least 1.")
+        require(
+            linear_start >= 0,
+            f"memory.linear_start: {linear_start} is not allowed.",
+            "It is a number of validations, at least 0.",
+        )
         require(0 <= noise < 1, f"memory.noise: {noise} is not allowed.", "It must be in [0, 1).")
-        self.slots, self.width, self.noise, self.patience, self.tying = slots, width, noise, patience, tying
+        self.slots, self.width, self.noise, self.tying = slots, width, noise, tying
+        self.linear_start, self.patience = linear_start, patience
         adjacent = tying == "adjacent"
         self.pairs = [(hop, hop + 1) if adjacent else (0, 1) for hop in range(hops)]
         self.embeddings = hops + 1 if adjacent else 2
@@ -101,6 +109,7 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
         self.register_buffer("phase", torch.tensor(LINEAR if linear_start else SOFTMAX))
         self.register_buffer("lowest", torch.tensor(math.inf))
         self.register_buffer("waited", torch.tensor(0))
+        self.register_buffer("validations", torch.tensor(0))
         self.register_buffer("_like", torch.zeros(()), persistent=False)
 
     @property
@@ -195,12 +204,12 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
         """
         if int(self.phase) != LINEAR:
             return
+        self.validations += 1
+        self.waited += 1
         if loss < float(self.lowest):
             self.lowest.fill_(loss)
             self.waited.zero_()
-            return
-        self.waited += 1
-        if int(self.waited) >= self.patience:
+        if int(self.waited) >= self.patience or int(self.validations) >= self.linear_start:
             self.phase.fill_(LAST_LINEAR)
 
     def end_linear_start(self) -> None:

@@ -54,7 +54,7 @@ def padding(lengths: list[int], steps: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("tying", TYINGS)
-@pytest.mark.parametrize("extra", [{}, {"temporal": False}, {"linear_start": True}, {"rectify": "half"}])
+@pytest.mark.parametrize("extra", [{}, {"temporal": False}, {"linear_start": 9}, {"rectify": "half"}])
 def test_contract(tying, extra):
     check_memory("memory_network", slots=3, width=4, hops=2, tying=tying, noise=0.1, **extra)
 
@@ -75,7 +75,7 @@ def test_contract(tying, extra):
 def test_equals_the_definition(tying, temporal, linear, rectify, batch, steps, slots, width, hops, data):
     """Outputs, state and all gradients, in two calls, the first of them padded."""
     options = {"slots": slots, "width": width, "hops": hops, "rectify": rectify}
-    memory = make(tying=tying, temporal=temporal, linear_start=linear, **options).eval()
+    memory = make(tying=tying, temporal=temporal, linear_start=9 * linear, **options).eval()
     lengths = data.draw(st.lists(st.integers(0, steps), min_size=batch, max_size=batch))
     valid = padding(lengths, steps) if data.draw(st.booleans()) else None
     one, two = said(memory, batch, steps), said(memory, batch, steps, seed=2)
@@ -144,7 +144,7 @@ def test_a_first_step_reads_its_own_query():
 
 @pytest.mark.parametrize("linear", [False, True])
 def test_empty_slots_make_what_is_there_older(monkeypatch, linear):
-    memory = make(noise=0.4, linear_start=linear, slots=6).train()
+    memory = make(noise=0.4, linear_start=9 * linear, slots=6).train()
     gaps = torch.tensor([[0.0, 1, 1, 0, 0, 1, 0, 0, 1], [1, 0, 0, 0, 1, 0, 0, 1, 0]])
     drawn = []
 
@@ -177,7 +177,7 @@ def test_noise_is_for_training_alone():
 
 
 def test_linear_start_ends_when_the_loss_stops_falling():
-    memory = make(linear_start=True, patience=2)
+    memory = make(linear_start=9, patience=2)
     interface = said(memory, 1, 4)
 
     def reads():
@@ -195,11 +195,24 @@ def test_linear_start_ends_when_the_loss_stops_falling():
     assert not memory.linear
     memory.end_validation(9.0)
     assert not memory.linear, "it is over once and for all"
-    resumed = make(seed=5, linear_start=True, patience=2)
+    resumed = make(seed=5, linear_start=9, patience=2)
     resumed.load_state_dict(saved)
     assert resumed.linear
     resumed.train().sequence(interface, resumed.init_state(1))
     assert not resumed.linear
+
+
+def test_linear_start_ends_after_so_many_validations():
+    memory = make(linear_start=2, patience=5)
+    interface = said(memory, 1, 4)
+    for loss in (3.0, 2.0):
+        memory.sequence(interface, memory.init_state(1))
+        assert memory.linear
+        memory.end_validation(loss)
+    memory.eval().sequence(interface, memory.init_state(1))
+    assert memory.linear
+    memory.train().sequence(interface, memory.init_state(1))
+    assert not memory.linear
 
 
 def test_without_linear_start_validations_mean_nothing():
@@ -262,5 +275,7 @@ def test_impossible_sizes_are_refused(option):
 
 
 def test_impossible_noise_is_refused():
+    with pytest.raises(ConfigError, match=r"memory\.linear_start: -1 is not allowed"):
+        make(linear_start=-1)
     with pytest.raises(ConfigError, match=r"memory\.noise: 1\.0 is not allowed"):
         make(noise=1.0)

@@ -11,7 +11,7 @@ import torch
 from mannlab.training.checkpoints import find_checkpoint, read_checkpoint
 from mannlab.training.run import train
 
-MEMORY = {"name": "memory_network", "slots": 6, "width": 4, "hops": 1, "linear_start": True}
+MEMORY = {"name": "memory_network", "slots": 6, "width": 4, "hops": 1, "linear_start": 9}
 
 
 def run(settings: Any, folder: Path, **changes: Any) -> dict[str, Any]:
