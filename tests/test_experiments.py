@@ -17,6 +17,6 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("
 def test_it_trains(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     short = ["trainer.max_steps=2", "trainer.val_check_interval=2", "test=false", "threads=1"]
-    assert main([f"experiment={name}", *short, "task.val_sequences=4", "callbacks.pictures=null"]) == 0
+    assert main([f"experiment={name}", *short, "trainer.limit_val_batches=1", "callbacks.pictures=null"]) == 0
     (summary,) = tmp_path.glob("outputs/*/*/*/summary.json")
     assert json.loads(summary.read_text())["status"] == "completed"

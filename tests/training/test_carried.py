@@ -19,6 +19,7 @@ MEMORIES: dict[str, dict[str, Any]] = {
     "none": {"name": "none"},
     "dense": {"name": "dense", "slots": 6, "width": 3},
     "sparse": {"name": "sparse", "slots": 32, "width": 3, "heads": 1},
+    "memory_network": {"name": "memory_network", "slots": 4, "width": 3, "hops": 2},
     "product_key": {"name": "product_key", "slots": 25, "width": 4, "heads": 1, "knn": 2, "key_width": 4},
 }
 CONTROLLERS: dict[str, dict[str, Any]] = {
