@@ -68,8 +68,13 @@ class Draws:
         return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
     def integers(
-        self, start: int, count: int, low: int, high: int, purpose: str = "integers"
+        self, start: int, count: int, low: int, high: int, purpose: str = "integers", bucket: int = 1
     ) -> NDArray[np.int64]:
-        """One integer in [low, high] (both included) per sample, ``int64[count]``."""
-        fraction = self.uniform(start, count, 1, purpose)[:, 0]
-        return low + (fraction * (high - low + 1)).astype(np.int64)
+        """One integer in [low, high] (both included) per sample, ``int64[count]``.
+
+        ``bucket`` samples in a row share one, so that a batch of as many needs no padding.
+        """
+        first = start // bucket
+        fraction = self.uniform(first, (start + count - 1) // bucket - first + 1, 1, purpose)[:, 0]
+        drawn = low + (fraction * (high - low + 1)).astype(np.int64)
+        return drawn[np.arange(start, start + count) // bucket - first]

@@ -6,7 +6,7 @@ on one screen, without a stack trace (``HYDRA_FULL_ERROR=1`` shows the trace).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 
@@ -48,3 +48,14 @@ def require(condition: bool, what: str, hint: str = "") -> None:
     """Raise :class:`ConfigError` unless ``condition`` holds."""
     if not condition:
         raise ConfigError(what, hint)
+
+
+def at_least(kind: str, sizes: Mapping[str, tuple[int, int]]) -> None:
+    """Raise :class:`ConfigError` for the first option whose value is below its least.
+
+    Args:
+        kind: ``"task"``, ``"memory"``, ...: the first part of the key.
+        sizes: option to (value, least).
+    """
+    for key, (value, least) in sizes.items():
+        require(value >= least, f"{kind}.{key}: {value} is not allowed.", f"It must be at least {least}.")

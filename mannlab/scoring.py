@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from mannlab.contracts import Batch, Score
 
@@ -36,3 +36,14 @@ def bit_score(logits: Tensor, batch: Batch) -> Score:
             "cost_bits_per_sequence": (total.detach() / math.log(2), sequences),
         },
     )
+
+
+def class_costs(logits: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy of each step in nats, ``float[B, T]``, summed over its symbols; 0 where none is asked.
+
+    Args:
+        logits: ``[B, T, groups, count]``.
+        batch: ``targets[B, T, groups]`` of classes, ``scored[B, T]``.
+    """
+    costs = cross_entropy(logits.float().flatten(0, 2), batch.targets.flatten(), reduction="none")
+    return torch.where(batch.scored > 0, costs.view(batch.targets.shape).sum(-1), 0.0)

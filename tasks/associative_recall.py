@@ -10,9 +10,10 @@ from torch import Tensor
 
 from mannlab.contracts import Batch, Bits, Objective, Score, Split, StreamSpec, Task, Vector
 from mannlab.draws import Draws
-from mannlab.errors import require
+from mannlab.errors import at_least, require
 from mannlab.registry import register
 from mannlab.scoring import bit_score
+from mannlab.tasks._levels import level_splits
 
 
 @register("task", "associative_recall")
@@ -56,15 +57,9 @@ class AssociativeRecall(Task):
     ) -> None:
         self.curriculum, self.least_size, self.first_ceiling = curriculum, min_items, max_items
         self.items = [6, 10, 12, 15, 20] if items is None else items
-        sizes = {
-            "bits": bits,
-            "item_length": item_length,
-            "bucket": bucket,
-            "val_sequences": val_sequences,
-            "test_sequences": test_sequences,
-        }
-        for key, value in sizes.items():
-            require(value >= 1, f"task.{key}: {value} is not allowed.", "It must be at least 1.")
+        counts = {"bits": bits, "item_length": item_length, "bucket": bucket}
+        counts |= {"val_sequences": val_sequences, "test_sequences": test_sequences}
+        at_least("task", {key: (value, 1) for key, value in counts.items()})
         for key, value in {"min_items": min_items, "items": min([2, *self.items])}.items():
             require(
                 value >= 2,
@@ -85,20 +80,14 @@ class AssociativeRecall(Task):
         if stage == "train":
             return [Split("train")]
         samples = self.val_sequences if stage == "val" else self.test_sequences
-        more = self.items if stage == "test" else [n for n in self.items if n > self.max_items][:1]
-        return [Split(stage, samples)] + [
-            Split(stage, max(1, samples // 5), level=items, label=f"items_{items}") for items in more
-        ]
+        return [Split(stage, samples), *level_splits(stage, samples, "items", self.items, self.max_items)]
 
     def item_counts(self, split: Split, draws: Draws, start: int, count: int) -> np.ndarray:
         """Number of items of each sequence, ``int64[count]``."""
         if split.level is not None:
             return np.full(count, split.level)
-        first = start // self.bucket
-        buckets = (start + count - 1) // self.bucket - first + 1
         most = split.ceiling or self.max_items
-        drawn = draws.integers(first, buckets, self.min_items, most, "items")
-        return drawn[np.arange(start, start + count) // self.bucket - first]
+        return draws.integers(start, count, self.min_items, most, "items", self.bucket)
 
     def batch(self, split: Split, draws: Draws, start: int, count: int) -> Batch:
         counts = self.item_counts(split, draws, start, count)

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from mannlab.contracts import Batch, Bits, Objective, Score, Split, StreamSpec, Task, Vector
 from mannlab.draws import Draws
-from mannlab.errors import require
+from mannlab.errors import at_least, require
 from mannlab.registry import register
 from mannlab.scoring import bit_score
+from mannlab.tasks._levels import level_splits
 
 
 @register("task", "copy")
@@ -53,16 +54,10 @@ class Copy(Task):
     ) -> None:
         self.curriculum, self.least_size, self.first_ceiling = curriculum, min_length, max_length
         self.lengths = [10, 20, 30, 50, 120] if lengths is None else lengths
-        sizes = {
-            "bits": bits,
-            "min_length": min_length,
-            "bucket": bucket,
-            "val_sequences": val_sequences,
-            "test_sequences": test_sequences,
-            "lengths": min([1, *self.lengths]),
-        }
-        for key, value in sizes.items():
-            require(value >= 1, f"task.{key}: {value} is not allowed.", "It must be at least 1.")
+        counts = {"bits": bits, "min_length": min_length, "bucket": bucket}
+        counts |= {"val_sequences": val_sequences, "test_sequences": test_sequences}
+        counts["lengths"] = min([1, *self.lengths])
+        at_least("task", {key: (value, 1) for key, value in counts.items()})
         require(
             max_length >= min_length,
             f"task.max_length: {max_length} is less than task.min_length={min_length}.",
@@ -76,20 +71,14 @@ class Copy(Task):
         if stage == "train":
             return [Split("train")]
         samples = self.val_sequences if stage == "val" else self.test_sequences
-        longer = self.lengths if stage == "test" else [n for n in self.lengths if n > self.max_length][:1]
-        return [Split(stage, samples)] + [
-            Split(stage, max(1, samples // 5), level=length, label=f"length_{length}") for length in longer
-        ]
+        return [Split(stage, samples), *level_splits(stage, samples, "length", self.lengths, self.max_length)]
 
     def sequence_lengths(self, split: Split, draws: Draws, start: int, count: int) -> np.ndarray:
         """Length of each sequence, ``int64[count]``."""
         if split.level is not None:
             return np.full(count, split.level)
-        first = start // self.bucket
-        buckets = (start + count - 1) // self.bucket - first + 1
         longest = split.ceiling or self.max_length
-        drawn = draws.integers(first, buckets, self.min_length, longest, "length")
-        return drawn[np.arange(start, start + count) // self.bucket - first]
+        return draws.integers(start, count, self.min_length, longest, "length", self.bucket)
 
     def batch(self, split: Split, draws: Draws, start: int, count: int) -> Batch:
         lengths = self.sequence_lengths(split, draws, start, count)

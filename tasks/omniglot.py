@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cross_entropy, grid_sample, one_hot
+from torch.nn.functional import grid_sample, one_hot
 
 from mannlab.contracts import Batch, Classes, Image, Objective, Score, Split, StreamSpec, Task, Vector
 from mannlab.datasets.characters import Source, resolve
 from mannlab.datasets.drawings import DRAWINGS, Drawings
 from mannlab.draws import Draws
-from mannlab.errors import ConfigError, require
+from mannlab.errors import ConfigError, at_least, require
 from mannlab.registry import conform, register
+from mannlab.scoring import class_costs
 
 log = logging.getLogger(__name__)
 
@@ -99,15 +100,16 @@ class Omniglot(Task):
         curriculum: bool | float | dict[str, Any] | None = None,
     ) -> None:
         self.curriculum, self.first_ceiling, self.last_ceiling = curriculum, 2, classes
-        at_least = {
-            "classes": (classes, 2),
-            "episode_length": (10 * classes if episode_length is None else episode_length, 1),
-            "val_characters": (val_characters, 0),
-            "val_episodes": (val_episodes, 1),
-            "test_episodes": (test_episodes, 1),
-        }
-        for key, (value, least) in at_least.items():
-            require(value >= least, f"task.{key}: {value} is not allowed.", f"It must be at least {least}.")
+        at_least(
+            "task",
+            {
+                "classes": (classes, 2),
+                "episode_length": (10 * classes if episode_length is None else episode_length, 1),
+                "val_characters": (val_characters, 0),
+                "val_episodes": (val_episodes, 1),
+                "test_episodes": (test_episodes, 1),
+            },
+        )
         strings = labels == "five_letters"
         require(
             not strings or classes <= STRINGS,
@@ -245,10 +247,7 @@ class Omniglot(Task):
         """Number of classes of each episode, ``int64[count]``."""
         if split.ceiling is None:
             return np.full(count, self.classes)
-        first = start // BUCKET
-        buckets = (start + count - 1) // BUCKET - first + 1
-        drawn = draws.integers(first, buckets, 2, split.ceiling, "classes")
-        return drawn[np.arange(start, start + count) // BUCKET - first]
+        return draws.integers(start, count, 2, split.ceiling, "classes", BUCKET)
 
     def _targets(self, slots: NDArray[np.int64], draws: Draws, start: int) -> NDArray[np.int64]:
         """Labels, ``int64[B, T, groups]``. The order in which characters are picked is random already."""
@@ -294,9 +293,7 @@ class Omniglot(Task):
         ``accuracy_2nd_instance_percent`` counts the steps at which a character comes for the second time
         in its episode, and so on to the 10th; ``accuracy_percent`` counts all steps.
         """
-        costs = cross_entropy(logits.float().flatten(0, 2), batch.targets.flatten(), reduction="none")
-        costs = costs.view(batch.targets.shape).sum(-1)
-        loss = (costs * batch.scored).sum() / len(batch)
+        loss = class_costs(logits, batch).sum() / len(batch)
         with torch.no_grad():
             right = (logits.argmax(-1) == batch.targets).all(-1) * batch.scored
             metrics = {"accuracy_percent": (100 * right.sum(), batch.scored.sum())}

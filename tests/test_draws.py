@@ -94,3 +94,12 @@ def test_a_generator_does_not_run_into_the_next_samples_block() -> None:
     # A million draws of sample 4 do not meet the first draws of sample 5.
     long, following = DRAWS.generator(4), DRAWS.generator(5).random(8)
     assert not np.isin(long.random(1_000_000), following).any()
+
+
+@pytest.mark.parametrize("bucket", [1, 3, 8])
+def test_a_bucket_of_samples_shares_an_integer(bucket: int) -> None:
+    whole = DRAWS.integers(0, 8 * bucket, 0, 10**6, bucket=bucket).reshape(8, bucket)
+    assert (whole == whole[:, :1]).all()
+    np.testing.assert_array_equal(whole[:, 0], DRAWS.integers(0, 8, 0, 10**6))
+    part = DRAWS.integers(bucket - 1, bucket + 1, 0, 10**6, bucket=bucket)
+    np.testing.assert_array_equal(part, whole.ravel()[bucket - 1 : 2 * bucket])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mannlab.errors import CheckpointError, ConfigError, DataError, MannlabError, choices, require
+from mannlab.errors import CheckpointError, ConfigError, DataError, MannlabError, at_least, choices, require
 
 
 def test_message_holds_what_and_hint() -> None:
@@ -38,3 +38,9 @@ def test_require() -> None:
     require(True, "never seen")
     with pytest.raises(ConfigError, match="seen\nhint"):
         require(False, "seen", "hint")
+
+
+def test_at_least_names_the_first_option_that_is_too_small() -> None:
+    at_least("task", {"bits": (1, 1), "items": (5, 2)})
+    with pytest.raises(ConfigError, match=r"task\.items: 1 is not allowed(.|\n)*at least 2"):
+        at_least("task", {"bits": (1, 1), "items": (1, 2), "more": (0, 9)})
