@@ -448,6 +448,11 @@ class Task(ABC):
         """The task's name in run folders; a task that picks its own data source says so here."""
         return str(options["name"])
 
+    @property
+    def trained_size(self) -> int | None:
+        """The largest size of training samples where no curriculum sets it, or None."""
+        return self.first_ceiling
+
     def prepare(self) -> None:  # noqa: B027 - optional hook
         """Fetch or make the data; called once, before the first batch, and safe to call again."""
 

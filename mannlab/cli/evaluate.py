@@ -13,7 +13,8 @@ from mannlab.errors import CheckpointError, ConfigError, choices
 USAGE = """usage: mannlab eval RUN [ckpt=best|last|FILE] [key=value ...] [plugins=[module,...]]
 
 Tests a run's checkpoint on the test sets of its own configuration, with overrides on top, such as
-task.lengths=[200] or trainer.accelerator=cpu, and leaves eval_<time>.json in the run's folder.
+task.lengths=[30,60,120] or trainer.accelerator=cpu. The table also goes to eval_<time>.json in the
+run's folder and, where there are test sets of several sizes, to a picture beside it.
 RUN is a run folder (or run=FOLDER) or a .ckpt file in one."""
 
 # What a saved configuration may say. Its trainer, callbacks and loggers are left alone: they could name
@@ -50,6 +51,8 @@ def main(arguments: list[str]) -> int:
     out = folder / f"eval_{compose.stamp()}.json"
     evaluate(config, checkpoint, out)
     print(f"checkpoint  {checkpoint}\nresult      {out}")
+    for picture in sorted(folder.glob(f"{out.stem}_*.png")):
+        print(f"picture     {picture}")
     return 0
 
 

@@ -29,10 +29,12 @@ from mannlab.training.checkpoints import (
     find_checkpoint,
     load_weights,
     read_checkpoint,
+    replace_file,
     resolve,
 )
 from mannlab.training.data import StreamData
 from mannlab.training.environment import quiet, seed_everything, set_threads
+from mannlab.training.generalisation import TITLE, generalisation, largest_trained
 from mannlab.training.loggers import TensorBoard
 from mannlab.training.module import IDENTITY, MannModule
 from mannlab.training.summary import FILE, print_results, versions, write_json
@@ -313,7 +315,8 @@ def evaluate(config: dict[str, Any], checkpoint: Path, out: Path | None = None) 
     Args:
         config: the whole configuration.
         checkpoint: a run folder or a ``.ckpt`` file.
-        out: JSON file to write, or None.
+        out: JSON file to write, or None. Where there are test sets of several sizes, a picture of the metrics
+            against size is left beside it, ``<name>_generalisation.png``.
 
     Returns:
         ``{"checkpoint", "task", "metrics", "objective", "facts", "versions", "config"}``.
@@ -351,6 +354,11 @@ def evaluate(config: dict[str, Any], checkpoint: Path, out: Path | None = None) 
     if trainer.is_global_zero:
         if out is not None:
             write_json(Path(out), summary)
+            state = saved.get(StreamData.__qualname__, {})
+            figure = generalisation(task, metrics, largest_trained(task, state.get("curriculum")))
+            if figure is not None:
+                picture = Path(out).with_name(f"{Path(out).stem}_{TITLE}.png")
+                replace_file(picture, lambda temporary: figure.savefig(temporary, format="png"))
         print_results(task, summary, None)
     return summary
 

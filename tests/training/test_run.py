@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from mannlab.errors import CheckpointError, ConfigError, MannlabError
+from mannlab.training import run
 from mannlab.training.checkpoints import read_checkpoint
 from mannlab.training.module import MannModule
 from mannlab.training.run import evaluate, find_checkpoint, load, train
@@ -126,6 +128,26 @@ def test_evaluate_repeats_the_run_s_test(tmp_path: Path, settings: Any) -> None:
     assert json.loads((tmp_path / "eval.json").read_text())["metrics"] == tested
     longer = evaluate(settings({"task.lengths": [4]}), tmp_path / "run")
     assert "test_length_4/bit_errors_per_sequence" in longer["metrics"]
+
+
+def test_evaluate_draws_metrics_against_size(
+    tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(
+        run, "generalisation", lambda task, metrics, trained: seen.append(trained) or Figure(figsize=(2, 2))
+    )
+    changes = {"task.curriculum": {"threshold": 99.0, "window": 4}, "task.lengths": [4, 8]}
+    config = settings(changes)
+    train(config, tmp_path / "run")
+    evaluate(config, tmp_path / "run", tmp_path / "eval.json")
+    assert (tmp_path / "eval_generalisation.png").is_file()
+    state = read_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt")["StreamData"]["curriculum"]
+    assert seen == [state["rises"][-1][1]]
+    assert seen[0] > 3, "what the curriculum reached"
+    monkeypatch.undo()
+    evaluate(settings({"task.lengths": [8]}), tmp_path / "run", tmp_path / "one.json")
+    assert not list(tmp_path.glob("one_*"))
 
 
 def test_evaluate_refuses_weights_that_do_not_fit(tmp_path: Path, settings: Any) -> None:

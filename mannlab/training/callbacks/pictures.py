@@ -14,6 +14,7 @@ from mannlab.contracts import Batch, Bits, Split, StreamSpec, Token, Vector
 from mannlab.plots.stream import draw_stream
 from mannlab.training.checkpoints import replace_file
 from mannlab.training.data import place
+from mannlab.training.generalisation import TITLE, generalisation
 from mannlab.training.tables import divided
 
 FOLDER = "pictures"
@@ -22,6 +23,8 @@ MOST_ROWS = 64
 
 class Pictures(Callback):
     """Draw the first sample of each split at validations and at the test, for TensorBoard and as PNG files.
+
+    After the test also its metrics against size, where there are test sets of several sizes.
 
     Args:
         every_n_validations: draw at each this many validations.
@@ -47,8 +50,13 @@ class Pictures(Callback):
             self.draw(trainer, pl_module, "val")
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.is_global_zero:
-            self.draw(trainer, pl_module, "test")
+        if not trainer.is_global_zero:
+            return
+        self.draw(trainer, pl_module, "test")
+        task, level = pl_module.task, trainer.datamodule.curriculum.ceiling
+        figure = generalisation(task, pl_module.results, level or task.trained_size)
+        if figure is not None:
+            self._keep(trainer, f"test/{TITLE}", figure)
 
     def draw(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Draw every split of a stage."""

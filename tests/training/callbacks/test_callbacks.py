@@ -361,6 +361,11 @@ def test_pictures_are_drawn_and_change_nothing(tmp_path: Path, settings: Any) ->
     assert torch.equal(plain["random"][0]["cpu"], drawn["random"][0]["cpu"])
 
 
+def test_several_test_sizes_are_drawn_as_one_picture(tmp_path: Path, settings: Any) -> None:
+    train(pictured(settings, test=True, **{"task.lengths": [4, 5]}), tmp_path / "run")
+    assert (tmp_path / "run" / "pictures" / "test_generalisation.png").is_file()
+
+
 def test_without_memory_there_are_pictures_without_weights(tmp_path: Path, settings: Any) -> None:
     config = pictured(settings)
     config["memory"] = {"name": "none"}

@@ -1,0 +1,58 @@
+"""Results at several sizes as one picture: what the test sets with a level measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mannlab.contracts import Task
+from mannlab.plots.generalisation import Points, draw_generalisation
+
+TITLE = "generalisation"
+
+
+def generalisation(
+    task: Task, metrics: Mapping[str, float], trained: int | None = None, stage: str = "test"
+) -> Any:
+    """The watched and the main metric against size; None if fewer than two sizes were measured.
+
+    Args:
+        task: whose splits have levels; the kind of size is what comes before the number in their label.
+        metrics: ``split/metric`` to value.
+        trained: the largest size of training, if known.
+        stage: whose splits.
+
+    Returns:
+        A Matplotlib figure, or None.
+    """
+    names = dict.fromkeys((task.objective.watched, task.objective.metric))
+    panels: dict[str, dict[str, Points]] = {}
+    for name in names:
+        kinds: dict[str, list[tuple[int, float]]] = {}
+        for split in task.splits(stage):
+            value = metrics.get(f"{split.stream}/{name}")
+            if split.level is not None and value is not None:
+                kind = split.label.removesuffix(str(split.level)).strip("_").replace("_", " ") or "size"
+                kinds.setdefault(kind, []).append((split.level, value))
+        if kinds:
+            panels[name] = dict(kinds)
+    if sum(len(points) for kinds in panels.values() for points in kinds.values()) < 2 * max(1, len(panels)):
+        return None
+    main = task.splits(stage)[0]
+    mixed = {} if main.level is not None else {name: metrics.get(f"{main.stream}/{name}") for name in names}
+    return draw_generalisation(
+        panels, trained, {name: value for name, value in mixed.items() if value is not None}
+    )
+
+
+def largest_trained(task: Task, curriculum: Mapping[str, Any] | None = None) -> int | None:
+    """The largest size of training: what a curriculum has reached, or where training without one ends.
+
+    Args:
+        task: the task that was trained on.
+        curriculum: the state of its curriculum, of a checkpoint.
+    """
+    rises = (curriculum or {}).get("rises")
+    if rises:
+        return int(rises[-1][1])
+    return None if task.curriculum else task.trained_size

@@ -1,0 +1,49 @@
+"""Which results become the picture of metrics against size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mannlab.registry import build
+from mannlab.training.generalisation import generalisation, largest_trained
+
+
+def metrics(*splits: str) -> dict[str, float]:
+    return {
+        f"{split}/{name}": float(len(split))
+        for split in splits
+        for name in ("cost_bits_per_sequence", "bit_errors_per_sequence", "loss_nats")
+    }
+
+
+def test_sizes_and_kinds_come_from_the_splits() -> None:
+    task = build("task", "repeat_copy", lengths=[4, 20], repeats=[30])
+    measured = metrics("test", "test_length_4", "test_length_20", "test_repeats_30")
+    figure = generalisation(task, measured, trained=10)
+    watched, main = figure.axes
+    assert (watched.get_ylabel(), main.get_ylabel()) == ("bit errors per sequence", "cost bits per sequence")
+    lines = {line.get_label(): line.get_xdata() for line in watched.get_lines()}
+    assert list(lines["length"]) == [4, 20]
+    assert list(lines["repeats"]) == [30]
+    assert lines["trained up to 10"][0] == 10
+    assert "sizes as trained" in lines
+
+
+@pytest.mark.parametrize("measured", [{}, metrics("test"), metrics("test", "test_length_4")])
+def test_fewer_than_two_sizes_make_no_picture(measured: dict[str, float]) -> None:
+    assert generalisation(build("task", "copy", lengths=[4, 20]), measured) is None
+
+
+@pytest.mark.parametrize(
+    ("curriculum", "state", "largest"),
+    [
+        (None, None, 20),
+        (None, {"rises": []}, 20),
+        (True, None, None),
+        (True, {"rises": [[0, 20], [640, 40]]}, 40),
+    ],
+)
+def test_the_largest_trained_size(curriculum: Any, state: Any, largest: int | None) -> None:
+    assert largest_trained(build("task", "copy", curriculum=curriculum), state) == largest
