@@ -115,7 +115,8 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
     @property
     def linear(self) -> bool:
         """Whether weights are the scores themselves, without a softmax."""
-        return int(self.phase) != SOFTMAX
+        # Without a linear start no device is asked.
+        return self.linear_start > 0 and int(self.phase) != SOFTMAX
 
     def init_state(self, batch: int) -> MemoryNetworkState:
         written = self._like.new_zeros(batch, 0, self.embeddings, self.width)
@@ -145,7 +146,7 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
         return torch.cat(reads, dim=1), state
 
     def _hops(self) -> Hops:
-        if self.training and int(self.phase) == LAST_LINEAR:
+        if self.training and self.linear_start and int(self.phase) == LAST_LINEAR:
             self.end_linear_start()
         matrices = list(self.matrices)
         if self.tying == "layer_wise":

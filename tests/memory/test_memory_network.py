@@ -215,6 +215,24 @@ def test_linear_start_ends_after_so_many_validations():
     assert not memory.linear
 
 
+def test_a_linear_start_can_be_given_up():
+    saved = make(linear_start=3).state_dict()
+    memory = make()
+    memory.load_state_dict(saved)
+    assert not memory.linear
+
+
+def test_mixed_precision():
+    memory = make(slots=6).float()
+    interface = said(memory, 2, 9).float().detach()
+    whole = memory.sequence(interface, memory.init_state(2))[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed, state = memory.sequence(interface[:, :4], memory.init_state(2))
+        more, _ = memory.sequence(interface[:, 4:].bfloat16(), state)
+    assert torch.isfinite(mixed).all()
+    torch.testing.assert_close(torch.cat([mixed, more], 1).float(), whole, rtol=0.2, atol=0.3)
+
+
 def test_without_linear_start_validations_mean_nothing():
     memory = make()
     memory.end_validation(1.0)
