@@ -429,6 +429,7 @@ class Task(ABC):
             largest size doubles, in bits for each symbol asked; True: at ``easy``; or a mapping with any
             of threshold, start, max and window (see ``mannlab.training.curriculum.Plan``).
         easy: the threshold when none is given.
+        picture_samples: how many samples :meth:`pictures` is given.
         continuous: sequences go on from batch to batch, and so does the model's state. Sample i is then in
             lane ``i % split.lanes`` and follows sample ``i - split.lanes``; the trainer sets the lanes of
             training, the task those of its other splits (whose samples are a multiple of them).
@@ -441,6 +442,7 @@ class Task(ABC):
     last_ceiling: int | None = None
     curriculum: bool | float | dict[str, Any] | None = None
     easy: float = 0.1
+    picture_samples: int = 1
     continuous: bool = False
 
     @classmethod
@@ -473,7 +475,7 @@ class Task(ABC):
         return {}
 
     def pictures(self, logits: Tensor, batch: Batch) -> dict[str, Any]:
-        """Matplotlib figures of a batch's first sequence, by title, beside those the trainer draws."""
+        """Matplotlib figures of a set's first sequences, by title; they take the place of the stream's."""
         return {}
 
     def facts(self) -> dict[str, Any]:

@@ -11,15 +11,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import grid_sample, one_hot
+from torch.nn.functional import one_hot
 
 from mannlab.contracts import Batch, Classes, Image, Objective, Score, Split, StreamSpec, Task, Vector
 from mannlab.datasets.characters import Source, resolve
 from mannlab.datasets.drawings import DRAWINGS, Drawings
+from mannlab.datasets.placing import placed
 from mannlab.draws import Draws
-from mannlab.errors import ConfigError, at_least, require
+from mannlab.errors import at_least, require
 from mannlab.registry import conform, register
 from mannlab.scoring import class_costs
+from mannlab.tasks._episodes import (
+    Plan,
+    confusion,
+    draw_distinct,
+    few_shot,
+    few_shot_sets,
+    instances,
+    set_name,
+)
+from mannlab.tasks._levels import level_splits
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +64,14 @@ class Omniglot(Task):
     then left of 1,200). With ``val_characters=0`` all are trained on, and validation uses them too.
     Glyphs, the stand-in for Omniglot, are split by alphabet in either case.
 
+    An episode may have more classes than there are characters where these are turned: then a character
+    in another turn is another class.
+
+    ``episodes`` adds test sets of the few-shot kind: an episode is ``shots`` images of each of ``ways``
+    characters, in random order and with labels as above, of which nothing is asked; then queries, each an
+    image of one of them. A query's label is never shown: the first query comes with the label of the image
+    before it, as always; others come without one. Right answers are ``accuracy_5way_1shot_percent``.
+
     Args:
         classes: characters in an episode.
         episode_length: images in an episode; null is 10 for each class.
@@ -68,7 +87,11 @@ class Omniglot(Task):
         test_rotations: the same in validation and test, as in the paper.
         jitter: turn and move each image a little, everywhere.
         val_episodes: episodes in the validation set.
-        test_episodes: episodes in the test set.
+        test_episodes: episodes in the test set, and in each of ``episodes``.
+        test_classes: numbers of classes at which the trained model is also tested (in a fifth as many
+            episodes, as long in proportion); one-hot labels have room for ``classes`` of them.
+        episodes: few-shot test sets, each [ways, shots].
+        queries: images asked in an episode of ``episodes``.
         curriculum: 2 classes at first, and up to twice as many whenever training episodes cost less than
             this, in bits for each label (for each letter of five_letters); true: 0.5, since the first
             instance of a character can only be guessed; or a mapping with any of threshold, start (2), max
@@ -77,7 +100,7 @@ class Omniglot(Task):
             of fewer classes is shorter in proportion.
     """
 
-    least_size, easy = 2, 0.5
+    least_size, easy, picture_samples = 2, 0.5, 32
     objective = Objective("accuracy_2nd_instance_percent", "max")
 
     def __init__(
@@ -97,6 +120,9 @@ class Omniglot(Task):
         jitter: bool = True,
         val_episodes: int = 200,
         test_episodes: int = 400,
+        test_classes: list[int] | None = None,
+        episodes: list[list[int]] | None = None,
+        queries: int = 1,
         curriculum: bool | float | dict[str, Any] | None = None,
     ) -> None:
         self.curriculum, self.first_ceiling, self.last_ceiling = curriculum, 2, classes
@@ -104,6 +130,7 @@ class Omniglot(Task):
             "task",
             {
                 "classes": (classes, 2),
+                "queries": (queries, 1),
                 "episode_length": (10 * classes if episode_length is None else episode_length, 1),
                 "val_characters": (val_characters, 0),
                 "val_episodes": (val_episodes, 1),
@@ -111,16 +138,25 @@ class Omniglot(Task):
             },
         )
         strings = labels == "five_letters"
-        require(
-            not strings or classes <= STRINGS,
-            f"task.classes: {classes} is more than the {STRINGS} strings of five letters.",
-            f"At most {STRINGS} with task.labels=five_letters.",
-        )
+        self.test_classes = test_classes or []
+        self.few_shot = few_shot_sets(episodes or [], queries)
+        room = STRINGS if strings else classes
+        wanted = {"classes": [classes], "test_classes": self.test_classes}
+        wanted["episodes"] = [ways for ways, _ in self.few_shot.values()]
+        for key, numbers in wanted.items():
+            most, least = max(numbers, default=2), min(numbers, default=2)
+            require(least >= 2, f"task.{key}: {least} classes are not allowed.", "There must be at least 2.")
+            require(
+                most <= room,
+                f"task.{key}: {most} is more than the {room} "
+                + ("strings of five letters." if strings else "labels of task.classes."),
+                f"At most {room} with task.labels={labels}.",
+            )
         self.classes, self.strings, self.image_size = classes, strings, image_size
         self.length = 10 * classes if episode_length is None else episode_length
         self.source, self.root, self.split, self.val_characters = source, root, split, val_characters
         self.rotations = {"train": rotations, "val": test_rotations, "test": test_rotations}
-        self.jitter = jitter
+        self.jitter, self.queries = jitter, queries
         self.val_episodes, self.test_episodes = val_episodes, test_episodes
         self.groups, self.count = (LETTERS, LETTERS) if strings else (1, classes)
         self.spec = StreamSpec(
@@ -166,22 +202,37 @@ class Omniglot(Task):
             train, test = order[:SANTORO_TRAIN], order[SANTORO_TRAIN:]
         else:
             train, test = order[~drawings.held_out[order]], order[drawings.held_out[order]]
+        cut = max(0, len(train) - self.val_characters)
         require(
-            self.val_characters <= len(train) - self.classes,
-            f"task.val_characters={self.val_characters} leaves {max(0, len(train) - self.val_characters)} of "
-            f"{len(train)} training characters, but an episode has task.classes={self.classes}.",
+            cut * self._turns("train") >= self.classes,
+            f"task.val_characters={self.val_characters} leaves {cut} of {len(train)} training characters, "
+            f"but an episode has task.classes={self.classes}.",
             "Set aside fewer, or have fewer classes.",
         )
-        cut = len(train) - self.val_characters
         divided = {"train": train[:cut], "val": train[cut:] if self.val_characters else train, "test": test}
         for name, characters in divided.items():
-            if len(characters) < self.classes:
+            room, turned = len(characters) * self._turns(name), self._turns(name) > 1
+            for key, classes in self._largest(name).items():
                 more = " or more task.val_characters" if name == "val" else ""
-                raise ConfigError(
-                    f"task.classes={self.classes} is more than the {len(characters)} characters for {name}.",
-                    f"Have at most {len(characters)} classes{more}.",
+                require(
+                    classes <= room,
+                    f"task.{key}={classes} is more than the {len(characters)} characters for {name}"
+                    + (", each in four turns." if turned else "."),
+                    f"Have at most {room} classes{more}.",
                 )
         return divided
+
+    def _turns(self, name: str) -> int:
+        """How many classes a character makes, in a split of that name."""
+        return 4 if self.rotations[name] else 1
+
+    def _largest(self, name: str) -> dict[str, int]:
+        """Most classes of an episode, by the option that asks for them."""
+        found = {"classes": self.classes}
+        if name == "test":
+            found["test_classes"] = max(self.test_classes, default=2)
+            found["episodes"] = max((ways for ways, _ in self.few_shot.values()), default=2)
+        return found
 
     def facts(self) -> dict[str, Any]:
         self.prepare()
@@ -198,73 +249,103 @@ class Omniglot(Task):
 
     # ------------------------------------------------------------------ episodes
 
+    @property
+    def trained_size(self) -> int:
+        return self.classes
+
     def splits(self, stage: str) -> list[Split]:
         if stage == "train":
             return [Split("train")]
-        return [Split(stage, self.val_episodes if stage == "val" else self.test_episodes)]
+        if stage == "val":
+            return [Split("val", self.val_episodes)]
+        return [
+            Split("test", self.test_episodes),
+            *level_splits("test", self.test_episodes, "classes", self.test_classes, self.classes),
+            *(Split("test", self.test_episodes, label=label) for label in self.few_shot),
+        ]
 
     def batch(self, split: Split, draws: Draws, start: int, count: int) -> Batch:
         self.prepare()
-        available, rows = self._characters[split.name], np.arange(count)[:, None]
-        present = self.class_counts(split, draws, start, count)
-        lengths = -(-self.length * present // self.classes)
-        classes, length = int(present.max()), int(lengths.max())
-        # As many numbers for each sample as the largest could need, whatever batch it comes in.
-        most = split.ceiling or self.classes
-        steps = -(-self.length * most // self.classes)
-        characters = available[draw_distinct(draws, start, count, len(available), classes, "characters")]
-        slots = (draws.uniform(start, count, steps, "slots")[:, :length] * present[:, None]).astype(np.int64)
-        seen = np.zeros((count, length), np.int64)  # how many of the same class came before
-        for slot in range(classes):
-            here = slots == slot
-            seen[here] = (np.cumsum(here, 1) - 1)[here]
-        keys = draws.uniform(start, count, most * DRAWINGS, "drawings").reshape(count, most, DRAWINGS)
-        drawing = np.argsort(keys[:, :classes], -1)[rows, slots, seen % DRAWINGS]
-        turns = np.zeros((count, most), np.int64)
-        if self.rotations[split.name]:
-            turns = (draws.uniform(start, count, most, "turns") * 4).astype(np.int64)
-
+        plan = self.plan(split, draws, start, count)
+        slots, length = plan.slots, plan.slots.shape[1]
+        rows = np.arange(count)[:, None]
+        characters, turns = self._characters_of(split.name, draws, start, count, plan.most)
+        seen = instances(slots)
+        keys = draws.uniform(start, count, plan.most * DRAWINGS, "drawings").reshape(count, -1, DRAWINGS)
+        drawing = np.argsort(keys, -1)[rows, slots, seen % DRAWINGS]
         images = self._render(
-            characters[rows, slots] * DRAWINGS + drawing, turns[rows, slots], draws, start, steps
+            characters[rows, slots] * DRAWINGS + drawing, turns[rows, slots], draws, start, plan.steps
         )
-        targets = torch.from_numpy(self._targets(slots, draws, start))
+        targets = torch.from_numpy(self._targets(slots, draws, start, plan.most))
         label = torch.zeros(count, length, self.groups * self.count)
         label[:, 1:] = one_hot(targets[:, :-1], self.count).flatten(2)
-        real = torch.from_numpy((np.arange(length) < lengths[:, None]).astype(np.float32))
+        real = torch.from_numpy((np.arange(length) < plan.lengths[:, None]).astype(np.float32))
+        scored = real.clone()
+        if plan.shown:
+            label[:, plan.shown + 1 :] = 0
+            scored[:, : plan.shown] = 0
         return Batch(
             {"image": images, "label": label},
             targets,
-            real,
+            scored,
             None if bool(real.all()) else real,
             extra={
                 "instance": torch.from_numpy(seen + 1),
                 "class": torch.from_numpy(slots),
                 "character": torch.from_numpy(characters[rows, slots]),
+                **plan.extra,
             },
         )
+
+    def plan(self, split: Split, draws: Draws, start: int, count: int) -> Plan:
+        """What the images of the episodes are of."""
+        shots = self.few_shot.get(split.label)
+        if shots is not None:
+            return few_shot(draws, start, count, *shots, self.queries)
+        present = self.class_counts(split, draws, start, count)
+        # As many numbers for each sample as the largest could need, whatever batch it comes in.
+        most = split.level or split.ceiling or self.classes
+        lengths, steps = self._lengths(present), int(self._lengths(np.array(most)))
+        drawn = draws.uniform(start, count, steps, "slots")[:, : lengths.max()]
+        return Plan((drawn * present[:, None]).astype(np.int64), lengths, most, steps)
+
+    def _lengths(self, classes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Images in an episode of so many classes."""
+        return -(-self.length * classes // self.classes)
+
+    def _characters_of(
+        self, name: str, draws: Draws, start: int, count: int, classes: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The character and the quarter turns of each class of an episode, ``int64[count, classes]`` each."""
+        available = self._characters[name]
+        if classes > len(available):
+            turned = draw_distinct(draws, start, count, 4 * len(available), classes, "turned_characters")
+            return available[turned // 4], turned % 4
+        characters = available[draw_distinct(draws, start, count, len(available), classes, "characters")]
+        turns = np.zeros((count, classes), np.int64)
+        if self.rotations[name]:
+            turns = (draws.uniform(start, count, classes, "turns") * 4).astype(np.int64)
+        return characters, turns
 
     def class_counts(self, split: Split, draws: Draws, start: int, count: int) -> NDArray[np.int64]:
         """Number of classes of each episode, ``int64[count]``."""
         if split.ceiling is None:
-            return np.full(count, self.classes)
+            return np.full(count, split.level or self.classes)
         return draws.integers(start, count, 2, split.ceiling, "classes", BUCKET)
 
-    def _targets(self, slots: NDArray[np.int64], draws: Draws, start: int) -> NDArray[np.int64]:
+    def _targets(self, slots: NDArray[np.int64], draws: Draws, start: int, most: int) -> NDArray[np.int64]:
         """Labels, ``int64[B, T, groups]``. The order in which characters are picked is random already."""
         if not self.strings:
             return slots[..., None]
-        strings = draw_distinct(draws, start, len(slots), STRINGS, self.classes, "strings")
+        strings = draw_distinct(draws, start, len(slots), STRINGS, most, "strings")
         chosen = np.take_along_axis(strings, slots, 1)
         return chosen[..., None] // LETTERS ** np.arange(LETTERS - 1, -1, -1) % LETTERS
 
     def _render(
         self, index: NDArray[np.int64], turns: NDArray[np.int64], draws: Draws, start: int, steps: int
     ) -> Tensor:
-        """Images ``float[B, T, 1, size, size]``, turned and moved; ``steps`` >= T, of the longest episode.
-
-        The drawings are kept at twice the size: where nothing is moved, each pixel is the mean of four.
-        """
-        count, length, size = *index.shape, self.image_size
+        """Images ``float[B, T, 1, size, size]``, turned and moved; ``steps`` >= T, of the longest episode."""
+        count, length = index.shape
         wobble = np.zeros((3, count, length))
         if self.jitter:
             drawn = draws.uniform(start, count, 3 * steps, "jitter").reshape(count, 3, steps)
@@ -273,17 +354,8 @@ class Omniglot(Task):
         angle = torch.from_numpy(wobble[0] * TURN + turns * (math.pi / 2)).flatten()
         # Coordinates run from -1 to 1: the picture is 2 wide.
         shift = torch.from_numpy(wobble[1:] * 2 * SHIFT).float().flatten(1)
-        line = (torch.arange(size) + 0.5) * (2 / size) - 1
-        y, x = (axis.flatten() for axis in torch.meshgrid(line, line, indexing="ij"))
-        grid = torch.empty(count * length, size * size, 2)
-        cos, sin = angle.cos().float().unsqueeze(1), angle.sin().float().unsqueeze(1)
-        # Where a pixel of the small image lies in the drawing: move back, then turn back.
-        left, down = x - shift[0].unsqueeze(1), y - shift[1].unsqueeze(1)
-        torch.add(cos * left, sin * down, out=grid[..., 0])
-        torch.sub(cos * down, sin * left, out=grid[..., 1])
-        drawings = self._images[torch.from_numpy(index).flatten()].unsqueeze(1).float().mul_(1 / 255)
-        small = grid_sample(drawings, grid.unflatten(1, (size, size)), align_corners=False)
-        return small.unflatten(0, (count, length))
+        drawings = self._images[torch.from_numpy(index).flatten()]
+        return placed(drawings, angle, shift, self.image_size).unflatten(0, (count, length))
 
     # ------------------------------------------------------------------ score
 
@@ -296,34 +368,36 @@ class Omniglot(Task):
         loss = class_costs(logits, batch).sum() / len(batch)
         with torch.no_grad():
             right = (logits.argmax(-1) == batch.targets).all(-1) * batch.scored
-            metrics = {"accuracy_percent": (100 * right.sum(), batch.scored.sum())}
+            overall = (100 * right.sum(), batch.scored.sum())
+            metrics = {"accuracy_percent": overall}
+            if "ways" in batch.extra:
+                ways, shots = (int(batch.extra[name][0]) for name in ("ways", "shots"))
+                metrics[f"accuracy_{set_name(ways, shots)}_percent"] = overall
             for number, name in enumerate(INSTANCES, start=1):
                 here = (batch.extra["instance"] == number) * batch.scored
                 metrics[f"accuracy_{name}_instance_percent"] = (100 * (right * here).sum(), here.sum())
         return Score(loss, metrics)
 
     def pictures(self, logits: Tensor, batch: Batch) -> dict[str, Any]:
+        """The first episode as images; over all episodes, which answer was given for which label."""
+        from mannlab.plots.confusion import draw_confusion
         from mannlab.plots.strip import draw_strip
 
-        answers = logits[0].argmax(-1).cpu()
+        answers = logits.argmax(-1).cpu()
+        length = int((batch.scored[0] if batch.valid is None else batch.valid[0]).cpu().nonzero().max()) + 1
+        strip = draw_strip(
+            batch.inputs["image"][0, :length, 0].float().cpu(),
+            [self._spell(label) for label in batch.targets[0, :length].tolist()],
+            [self._spell(label) for label in answers[0, :length].tolist()],
+            batch.extra["instance"][0, :length].tolist(),
+            batch.scored[0, :length].bool().tolist(),
+        )
+        names = list("abcde") if self.strings else [str(n + 1) for n in range(self.count)]
+        what = "letter" if self.strings else "label"
         return {
-            "episode": draw_strip(
-                batch.inputs["image"][0, :, 0].float().cpu(),
-                [self._spell(label) for label in batch.targets[0].tolist()],
-                [self._spell(label) for label in answers.tolist()],
-                batch.extra["instance"][0].tolist(),
-            )
+            "episode": strip,
+            "confusion": draw_confusion(confusion(answers, batch, self.count), names, what),
         }
 
     def _spell(self, label: list[int]) -> str:
         return "".join("abcde"[letter] for letter in label) if self.strings else str(label[0] + 1)
-
-
-def draw_distinct(
-    draws: Draws, start: int, count: int, available: int, wanted: int, purpose: str
-) -> NDArray[np.int64]:
-    """``wanted`` different numbers in [0, available) for each sample, in random order."""
-    keys = draws.words(start, count, available, purpose)
-    smallest = np.argpartition(keys, wanted - 1, axis=1)[:, :wanted]
-    order = np.argsort(np.take_along_axis(keys, smallest, 1), axis=1)
-    return np.take_along_axis(smallest, order, 1)

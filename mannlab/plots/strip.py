@@ -15,7 +15,11 @@ RIGHT, WRONG, FIRST, QUIET = "#1a7f37", "#cf222e", "#8250df", "#57606a"
 
 
 def draw_strip(
-    images: Tensor, labels: Sequence[str], answers: Sequence[str], instances: Sequence[int]
+    images: Tensor,
+    labels: Sequence[str],
+    answers: Sequence[str],
+    instances: Sequence[int],
+    asked: Sequence[bool] | None = None,
 ) -> Figure:
     """The images of an episode in order, row by row.
 
@@ -28,6 +32,7 @@ def draw_strip(
         labels: what is true of each.
         answers: what the model said of each.
         instances: 1 for the first image of a class in the episode, 2 for the second, ...
+        asked: where an answer was asked; elsewhere none is shown. None: everywhere.
     """
     shown = min(len(images), SHOWN)
     columns = min(COLUMNS, shown)
@@ -35,8 +40,9 @@ def draw_strip(
     width, height = max(5.6, step * columns + 0.3), PITCH * -(-shown // columns) + HEAD
     figure = Figure(figsize=(width, height), dpi=100)
     centred: dict[str, Any] = {"ha": "center", "va": "center"}
-    right = sum(label == answer for label, answer in zip(labels, answers, strict=True))
-    title = f"{right} of {len(images)} right" + (f" (first {shown} shown)" if shown < len(images) else "")
+    asked = [True] * len(images) if asked is None else asked
+    right = sum(a == b and ask for a, b, ask in zip(labels, answers, asked, strict=True))
+    title = f"{right} of {sum(asked)} right" + (f" (first {shown} shown)" if shown < len(images) else "")
     figure.text(0.5, 1 - 0.2 / height, title, fontsize=11, fontweight="bold", **centred)
     key = "above: true label ×instance    below: answer    dashed: first instance, a guess"
     figure.text(0.5, 1 - 0.43 / height, key, fontsize=8.5, color=QUIET, **centred)
@@ -46,16 +52,16 @@ def draw_strip(
         bottom = height - HEAD - PITCH * row - CELL - 0.18
         axis = figure.add_axes((left / width, bottom / height, CELL / width, CELL / height))
         axis.imshow(images[index].numpy(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
-        _annotate(axis, labels[index], answers[index], instances[index])
+        _annotate(axis, labels[index], answers[index] if asked[index] else None, instances[index])
     return figure
 
 
-def _annotate(axis: Any, label: str, answer: str, instance: int) -> None:
-    colour = RIGHT if label == answer else WRONG
+def _annotate(axis: Any, label: str, answer: str | None, instance: int) -> None:
+    colour = QUIET if answer is None else RIGHT if label == answer else WRONG
     size = 9 if len(label) < 3 else 8
     axis.set_title(f"{label} ×{instance}", fontsize=size, color=QUIET, pad=2.5)
     axis.set_xlabel(
-        f"{answer} {'✓' if label == answer else '✗'}",
+        "" if answer is None else f"{answer} {'✓' if label == answer else '✗'}",
         fontsize=size,
         fontweight="bold",
         color=colour,

@@ -198,9 +198,10 @@ class StreamData(LightningDataModule):
         model = self.trainer.lightning_module if self.trainer else None
         return place(batch, device, torch.float32 if model is None else next(model.parameters()).dtype)
 
-    def first(self, split: Split) -> Batch:
-        """The first sample of an evaluation split, as a batch of one."""
-        return self.task.batch(split, Draws(EVALUATION_SEED, split.stream), 0, 1)
+    def first(self, split: Split, count: int = 1) -> Batch:
+        """The first samples of an evaluation split, as many as it has at most."""
+        few = min(count, split.samples or count)
+        return self.task.batch(split, Draws(EVALUATION_SEED, split.stream), 0, few)
 
     def state_dict(self) -> dict[str, Any]:
         if self.curriculum.ceiling is None:

@@ -79,15 +79,20 @@ def results_table(task: Task, metrics: Mapping[str, float], stage: str = "test")
             table.add_column(split.label.replace("_", " ") or "as trained", justify="right")
         for name in names:
             row = [metrics.get(f"{split.stream}/{name}") for split in splits]
-            table.add_row(name.replace("_", " "), *("" if x is None else f"{x:.4g}" for x in row))
+            table.add_row(name.replace("_", " "), *map(_cell, row))
         return table
     for name in names:
         table.add_column(name.replace("_", " "), justify="right")
     for split in splits:
         values = [metrics.get(f"{split.stream}/{name}") for name in names]
         label = split.label.replace("_", " ") or "as trained"
-        table.add_row(label, *("" if value is None else f"{value:.4g}" for value in values))
+        table.add_row(label, *map(_cell, values))
     return table
+
+
+def _cell(value: float | None) -> str:
+    """A number for people; nothing where nothing was counted."""
+    return "" if value is None or math.isnan(value) else f"{value:.4g}"
 
 
 def print_results(

@@ -64,3 +64,9 @@ def test_a_long_episode_is_cut():
     figure = draw_strip(images, ["1"] * 130, ["1"] * 129 + ["2"], list(range(1, 131)))
     assert len(figure.axes) == 100
     assert "129 of 130 right (first 100 shown)" in [text.get_text() for text in figure.texts]
+
+
+def test_where_nothing_was_asked_no_answer_is_shown():
+    figure = draw_strip(IMAGES[:3], ["1", "2", "1"], ["2", "2", "1"], [1, 1, 2], [False, False, True])
+    assert [axis.get_xlabel() for axis in cells(figure)] == ["", "", "1 ✓"]
+    assert "1 of 1 right" in [text.get_text() for text in figure.texts]

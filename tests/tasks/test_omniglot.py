@@ -20,10 +20,12 @@ from mannlab.datasets.characters import Source
 from mannlab.datasets.drawings import Drawings
 from mannlab.draws import Draws
 from mannlab.errors import ConfigError
+from mannlab.tasks._episodes import confusion, instances
 
 DRAWS = Draws(3, "train")
 TRAIN, TEST = Split("train"), Split("test", 400)
 FIELDS = ("image", "label")
+OFF = {"rotations": False, "test_rotations": False}
 
 
 def smooth(count, side):
@@ -109,9 +111,9 @@ def test_classes_are_drawn_evenly_but_episodes_are_not_balanced():
 
 def test_instances_count_up_within_a_class():
     batch = make().batch(TRAIN, DRAWS, 0, 10)
-    for slots, instances in zip(batch.extra["class"].tolist(), batch.extra["instance"].tolist(), strict=True):
+    for slots, numbers in zip(batch.extra["class"].tolist(), batch.extra["instance"].tolist(), strict=True):
         for step, slot in enumerate(slots):
-            assert instances[step] == slots[: step + 1].count(slot)
+            assert numbers[step] == slots[: step + 1].count(slot)
 
 
 def test_strings_differ_within_an_episode():
@@ -352,11 +354,156 @@ def test_the_picture_is_an_episode(labels, said):
     task = make(labels=labels, classes=3)
     batch = task.batch(TRAIN, DRAWS, 0, 2)
     logits = one_hot(batch.targets, task.count).to(torch.bfloat16)
-    (title,) = figures = task.pictures(logits, batch)
-    assert title == "episode"
-    labels = {axis.get_title().split()[0] for axis in figures[title].axes}
+    figures = task.pictures(logits, batch)
+    assert list(figures) == ["episode", "confusion"]
+    labels = {axis.get_title().split()[0] for axis in figures["episode"].axes}
     assert labels == said or (said is None and all(len(s) == 5 and set(s) <= set("abcde") for s in labels))
-    assert "30 of 30 right" in [text.get_text() for text in figures[title].texts]
+    assert "30 of 30 right" in [text.get_text() for text in figures["episode"].texts]
+
+
+@pytest.mark.parametrize(("labels", "size"), [("one_hot", 3), ("five_letters", 5)])
+def test_the_confusion_counts_answers_for_labels_at_each_instance(labels, size):
+    task = make(labels=labels, classes=3, episode_length=40)
+    batch = task.batch(TRAIN, DRAWS, 0, 6)
+    answers = (batch.targets + (batch.extra["instance"] == 1).long()[..., None]) % size
+    counts = confusion(answers, batch, size)
+    assert list(counts) == ["instance 1", "instance 2", "instance 5", "instance 10"]
+    for title, table in counts.items():
+        here = (batch.extra["instance"] == int(title.split()[1])) & (batch.scored > 0)
+        assert table.sum() == here.sum() * task.groups
+        expected = torch.eye(size).roll(1, 1) if title == "instance 1" else torch.eye(size)
+        assert torch.equal(table.sum(1, keepdim=True) * expected, table.float())
+
+
+# ---------------------------------------------------------------------- few-shot sets
+
+
+def few(ways, shots, **options):
+    task = make(episodes=[[ways, shots]], **options)
+    split = task.splits("test")[-1]
+    return task, split, task.batch(split, DRAWS, 0, 40)
+
+
+@pytest.mark.parametrize(("ways", "shots", "queries"), [(5, 1, 1), (5, 5, 1), (3, 2, 4), (2, 1, 1)])
+def test_shots_of_each_class_in_any_order_then_queries(ways, shots, queries):
+    _, split, batch = few(ways, shots, queries=queries)
+    assert split == Split("test", 400, label=f"{ways}way_{shots}shot")
+    shown = ways * shots
+    slots = batch.extra["class"]
+    assert slots.shape == (40, shown + queries)
+    assert (one_hot(slots[:, :shown], ways).sum(1) == shots).all()
+    assert len({tuple(row) for row in slots[:, :shown].tolist()}) > (1 if shown == 2 else 20), "any order"
+    assert set(slots[:, shown:].flatten().tolist()) == set(range(ways))
+    assert batch.scored[:, :shown].sum() == 0
+    assert (batch.scored[:, shown:] == 1).all()
+    assert batch.valid is None
+
+
+def test_a_query_s_label_is_never_shown():
+    _, _, batch = few(5, 2, queries=3)
+    label = batch.inputs["label"]
+    assert label[:, 0].sum() == 0
+    assert torch.equal(label[:, 1:11].argmax(-1), batch.targets[:, :10, 0]), "each shot's, one step later"
+    assert (label[:, 1:11].sum(-1) == 1).all()
+    assert label[:, 11:].sum() == 0
+
+
+def test_no_drawing_is_shown_and_asked(drawings):
+    task, split, _ = few(3, 9, queries=11, rotations=False, test_rotations=False, jitter=False)
+    batch = task.batch(split, DRAWS, 0, 10)
+    for row in range(10):
+        images = batch.inputs["image"][row].flatten(1)
+        assert len(images.unique(dim=0)) == len(images)
+
+
+def test_few_shot_sets_have_a_metric_of_their_name():
+    task, _, batch = few(5, 1)
+    logits = one_hot(batch.targets, 5).float()
+    logits[:10] = logits[:10].roll(1, -1)
+    logits[:, :5] = 0
+    named = rates(task.score(logits, batch))
+    assert named["accuracy_5way_1shot_percent"] == named["accuracy_2nd_instance_percent"] == 75
+    assert (
+        "accuracy_5way_1shot_percent"
+        not in task.score(torch.zeros(2, 50, 1, 5), task.batch(TRAIN, DRAWS, 0, 2)).metrics
+    )
+
+
+def test_few_shot_strips_show_no_answer_where_none_was_asked():
+    task, _, batch = few(3, 2)
+    figures = task.pictures(one_hot(batch.targets, 5).float(), batch)
+    texts = [axis.get_xlabel() for axis in figures["episode"].axes]
+    assert texts[:6] == [""] * 6
+    assert texts[6].endswith("✓")
+    assert "1 of 1 right" in [text.get_text() for text in figures["episode"].texts]
+    assert len(figures["confusion"].axes) == 2, "the third instance, and the bar of colours"
+
+
+def test_the_online_protocol_is_not_changed_by_few_shot_sets():
+    plain_task, task = make(), make(episodes=[[5, 1]], test_classes=[3])
+    assert plain_task.splits("val") == task.splits("val")
+    for split in (TRAIN, TEST):
+        for one, other in zip(
+            everything(plain_task.batch(split, DRAWS, 0, 3)),
+            everything(task.batch(split, DRAWS, 0, 3)),
+            strict=True,
+        ):
+            assert torch.equal(one, other)
+
+
+# ---------------------------------------------------------------------- many classes
+
+
+def test_test_sets_with_other_numbers_of_classes():
+    task = make(classes=6, test_classes=[3, 12], labels="five_letters", test_episodes=10)
+    assert task.trained_size == 6
+    splits = task.splits("test")
+    assert [(s.label, s.level, s.samples) for s in splits] == [
+        ("", None, 10),
+        ("classes_3", 3, 2),
+        ("classes_12", 12, 2),
+    ]
+    for split in splits[1:]:
+        batch = task.batch(split, DRAWS, 0, 3)
+        assert batch.targets.shape[1] == 10 * split.level
+        for row in range(3):
+            pairs = {
+                (int(character), tuple(label))
+                for character, label in zip(
+                    batch.extra["character"][row], batch.targets[row].tolist(), strict=True
+                )
+            }
+            assert len(pairs) == len({label for _, label in pairs}) == len(batch.extra["class"][row].unique())
+
+
+def test_more_classes_than_characters_turn_them(drawings):
+    """Twenty characters are held out; turned, they make eighty classes."""
+    task = make(classes=70, val_characters=20, labels="five_letters", jitter=False, episode_length=200)
+    batch = task.batch(TEST, DRAWS, 0, 2)
+    turns = turns_of(batch, drawings)
+    for row in range(2):
+        slots = batch.extra["class"][row].tolist()
+        kinds = set(zip(batch.extra["character"][row].tolist(), turns[row].tolist(), slots, strict=True))
+        assert len(kinds) == len({(c, t) for c, t, _ in kinds}) == len(set(slots)) > 50, "a class each"
+
+
+def test_a_curriculum_to_hundreds_of_classes():
+    task = make(classes=70, val_characters=20, labels="five_letters", curriculum={"max": 40})
+    split = Split("train", ceiling=40)
+    batch = task.batch(split, DRAWS, 0, 16)
+    classes = int(task.class_counts(split, DRAWS, 0, 1)[0])
+    assert batch.inputs["image"].shape[:2] == (16, 10 * classes)
+    with pytest.raises(
+        ConfigError, match=r"task\.classes=120 is more than the 20 characters for test, each in"
+    ):
+        make(classes=120, val_characters=0, labels="five_letters").prepare()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_instances_are_those_of_a_loop(seed):
+    slots = np.random.default_rng(seed).integers(0, 4, (3, 17))
+    expected = [[row[:step].tolist().count(slot) for step, slot in enumerate(row)] for row in slots]
+    assert instances(slots).tolist() == expected
 
 
 # ---------------------------------------------------------------------- errors
@@ -376,6 +523,15 @@ def test_the_picture_is_an_episode(labels, said):
         ({"split": "vinyals"}, r"task\.split(.|\n)*santoro \| lake"),
         ({"source": "mnist"}, r"task\.source(.|\n)*auto \| omniglot \| glyphs"),
         ({"labels": "five_letters", "classes": 3126}, r"3126 is more than the 3125 strings"),
+        ({"queries": 0}, r"task\.queries: 0"),
+        ({"test_classes": [1]}, r"task\.test_classes: 1"),
+        ({"test_classes": [6]}, r"task\.test_classes: 6 is more than the 5 labels of task\.classes"),
+        ({"episodes": [[6, 1]]}, r"task\.episodes: 6 is more than the 5 labels"),
+        ({"episodes": [[1, 1]]}, r"task\.episodes: 1 classes"),
+        ({"episodes": [[5]]}, r"task\.episodes: \[5\](.|\n)*pairs"),
+        ({"episodes": [[5, 0]]}, r"task\.episodes: 0 shots"),
+        ({"episodes": [[5, 18]], "queries": 3}, r"18 shots and task\.queries=3"),
+        ({"episodes": 5}, r"task\.episodes: 5"),
     ],
 )
 def test_impossible_options_name_the_key(options, named):
@@ -386,10 +542,24 @@ def test_impossible_options_name_the_key(options, named):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"classes": 21, "val_characters": 0}, r"task\.classes=21 is more than the 20 characters for test"),
-        ({"classes": 9}, r"task\.classes=9 is more than the 8 characters for val(.|\n)*task\.val_characters"),
-        ({"val_characters": 36}, r"task\.val_characters=36 leaves 4 of 40(.|\n)*task\.classes=5"),
+        (
+            OFF | {"classes": 21, "val_characters": 0},
+            r"task\.classes=21 is more than the 20 characters for test",
+        ),
+        (
+            OFF | {"classes": 9},
+            r"task\.classes=9 is more than the 8 characters for val(.|\n)*task\.val_characters",
+        ),
+        (OFF | {"val_characters": 36}, r"task\.val_characters=36 leaves 4 of 40(.|\n)*task\.classes=5"),
         ({"val_characters": 99}, r"leaves 0 of 40"),
+        (
+            OFF | {"test_classes": [21], "labels": "five_letters"},
+            r"task\.test_classes=21 is more than the 20 characters for test",
+        ),
+        (
+            OFF | {"episodes": [[21, 1]], "labels": "five_letters"},
+            r"task\.episodes=21 is more than the 20 characters for test",
+        ),
         (
             {"source": "omniglot", "root": "/nowhere/at/all"},
             r"task\.root: there is no folder /nowhere/at/all",

@@ -87,7 +87,7 @@ def figures(pl_module: Any, data: Any, split: Split) -> dict[str, Any]:
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
             batch = place(data.first(split), pl_module.device, pl_module.dtype)
             logits = pl_module(batch, trace=trace)
-            own = pl_module.task.pictures(logits, batch)
+            own = _own_figures(pl_module, data, split, batch, logits)
     finally:
         pl_module.train(training)
     weights = {title: torch.stack(steps, 1)[0].float().cpu() for title, steps in trace.items()}
@@ -95,6 +95,19 @@ def figures(pl_module: Any, data: Any, split: Split) -> dict[str, Any]:
         return own | ({"memory": draw_stream({}, weights)} if weights else {})
     rows = stream_rows(pl_module.task.spec, batch, logits)
     return {"stream": draw_stream(rows, weights)} if rows or weights else {}
+
+
+def _own_figures(
+    pl_module: Any, data: Any, split: Split, batch: Batch, logits: torch.Tensor
+) -> dict[str, Any]:
+    """What the task itself draws, of as many samples as it wants."""
+    if pl_module.task.picture_samples > 1:
+        # Without a trace, which takes room in proportion to the memory.
+        more = data.first(split, pl_module.task.picture_samples)
+        batch = place(more, pl_module.device, pl_module.dtype)
+        logits = pl_module(batch)
+    own: dict[str, Any] = pl_module.task.pictures(logits, batch)
+    return own
 
 
 def stream_rows(spec: StreamSpec, batch: Batch, logits: torch.Tensor) -> dict[str, torch.Tensor]:
