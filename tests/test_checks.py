@@ -20,6 +20,7 @@ SMALL = {
     "transformer": {"width": 8, "heads": 2, "feedforward": 8},
     "dense": {"slots": 5, "width": 3, "read_heads": 2, "write_heads": 2},
     "lrua": {"slots": 5, "width": 3, "read_heads": 2},
+    "dnc": {"slots": 5, "width": 3, "read_heads": 2, "sharpness": True},
     "sparse": {"slots": 9, "width": 3, "heads": 2},
     "sparse_dnc": {"slots": 9, "width": 3, "heads": 2, "sparsity": 2, "links": 3},
     "copy": {"bits": 3, "max_length": 4, "bucket": 1},

@@ -19,6 +19,7 @@ SMALL = {
     "transformer": {"width": 24, "layers": 1, "heads": 2, "feedforward": 48},
     "dense": {"slots": 12, "width": 8},
     "lrua": {"slots": 12, "width": 8, "read_heads": 2},
+    "dnc": {"slots": 12, "width": 8, "read_heads": 2},
     "sparse": {"slots": 12, "width": 8, "heads": 2},
     "sparse_dnc": {"slots": 12, "width": 8, "heads": 1},
     "product_key": {"slots": 36, "width": 8, "heads": 2, "knn": 3, "key_width": 8},

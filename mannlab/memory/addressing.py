@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
+from mannlab.kernels.dnc.layout import USAGE_FLOOR
 from mannlab.kernels.ntm.constants import NORM_EPSILON, SMALLEST_WEIGHT
 
 
@@ -24,6 +26,48 @@ def cosine_similarity(keys: Tensor, memory: Tensor) -> Tensor:
 def content_weights(keys: Tensor, memory: Tensor, strength: Tensor) -> Tensor:
     """Softmax of strength times cosine (eq. 5); ``strength[B, H]`` > 0. Returns ``[B, H, N]``."""
     return torch.softmax(cosine_similarity(keys, memory) * strength.unsqueeze(-1), dim=-1)
+
+
+def masked_similarity(keys: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+    """Cosine of keys and rows after both are multiplied by a mask, one of each head.
+
+    Csordas and Schmidhuber 2019 (arXiv 1904.10278).
+
+    Args:
+        keys: ``[B, H, W]``.
+        memory: ``[B, N, W]``.
+        mask: ``[B, H, W]``.
+
+    Returns:
+        ``[B, H, N]``.
+    """
+    masked, squares = keys * mask, mask.square()
+    key_norm = (masked.square().sum(-1, keepdim=True) + NORM_EPSILON).sqrt()
+    row_norm = (torch.matmul(squares, memory.square().transpose(-1, -2)) + NORM_EPSILON).sqrt()
+    return torch.matmul(masked * mask / key_norm, memory.transpose(-1, -2)) / row_norm
+
+
+def oneplus(x: Tensor) -> Tensor:
+    """``1 + log(1 + exp(x))``, at least 1 (Graves et al. 2016, Nature 538)."""
+    return 1 + softplus(x)
+
+
+def allocation(usage: Tensor) -> Tensor:
+    """Weights on rows that are not in use (Graves et al. 2016, Nature 538, Methods: dynamic allocation).
+
+    Rows are sorted by usage, of equal ones the lower first; each gets the part that is free of what those
+    before it left. Gradients go through the usages, as if the order could not change. Usage is brought
+    1e-6 away from 0, where products of usages would have no gradient.
+
+    Args:
+        usage: ``[B, N]`` in [0, 1].
+
+    Returns:
+        ``[B, N]``; the sum is 1 less the product of all usages.
+    """
+    ordered, order = (USAGE_FLOOR + (1 - USAGE_FLOOR) * usage).sort(dim=-1, stable=True)
+    left = torch.cat([torch.ones_like(ordered[:, :1]), ordered[:, :-1].cumprod(-1)], dim=-1)
+    return torch.zeros_like(usage).scatter(-1, order, (1 - ordered) * left)
 
 
 def interpolate(content: Tensor, previous: Tensor, gate: Tensor) -> Tensor:
@@ -85,12 +129,15 @@ def one_hot_logits(slots: int, slot: int, sharpness: float) -> Tensor:
 
 __all__ = [
     "NORM_EPSILON",
+    "allocation",
     "circular_shift",
     "content_weights",
     "cosine_similarity",
     "erase_add",
     "interpolate",
+    "masked_similarity",
     "one_hot_logits",
+    "oneplus",
     "read",
     "sharpen",
 ]
