@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from mannlab.kernels.dnc.layout import LINK_FLOOR, MASK_FLOOR, DNCInterface, DNC
 from mannlab.memory import addressing
 from mannlab.memory._rows import check_sizes, first_rows
 from mannlab.registry import register
+
+if TYPE_CHECKING:
+    from mannlab.kernels.fused.cells import MemoryCell
 
 
 @register("memory", "dnc")
@@ -160,6 +164,12 @@ class DNCMemory(Memory[DNCState]):
         links = torch.addcmul(kept, after, state.precedence.unsqueeze(1)) * self.off_diagonal
         precedence = (1 - writing.sum(1, keepdim=True)) * state.precedence + writing
         return links, precedence
+
+    def fused(self, state: DNCState) -> tuple[MemoryCell, Callable[[Sequence[Tensor]], DNCState]] | None:
+        # Compiles on import.
+        from mannlab.kernels.dnc.cell import DNCCell
+
+        return DNCCell(state, self._fields, self.deallocation), lambda last: DNCState(*last)
 
     def trace(self, state: DNCState) -> dict[str, Tensor]:
         return {"read weights": state.reading, "write weights": state.writing.unsqueeze(1)}

@@ -32,7 +32,7 @@ class RowsCell(MemoryCell):
 
     Args:
         state: the initial one.
-        settings: numbers that the compiled functions want.
+        settings: what else the compiled functions want.
     """
 
     what: ClassVar[str]
@@ -41,7 +41,7 @@ class RowsCell(MemoryCell):
     compiled_forward: ClassVar[Callable[..., Any]]
     compiled_backward: ClassVar[Callable[..., Any]]
 
-    def __init__(self, state: tuple[Tensor, ...], *settings: float) -> None:
+    def __init__(self, state: tuple[Tensor, ...], *settings: Any) -> None:
         self.state, self.settings = state, settings
 
     @abstractmethod

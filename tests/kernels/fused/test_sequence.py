@@ -113,9 +113,35 @@ def test_least_recently_used_access_equals_step_by_step(
         torch.testing.assert_close(model({"x": x}, valid), slow["logits"], rtol=1e-8, atol=1e-9)
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    controller=st.sampled_from(CONTROLLERS),
+    batch=st.integers(1, 3),
+    steps=st.integers(1, 5),
+    slots=st.integers(1, 9),
+    width=st.integers(1, 6),
+    heads=st.integers(1, 6),
+    links=st.booleans(),
+    repairs=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    padded=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_dnc_equals_step_by_step(controller, batch, steps, slots, width, heads, links, repairs, padded, seed):
+    sizes = {"slots": slots, "width": width, "read_heads": heads, "links": links}
+    masking, deallocation, sharpness = repairs
+    sizes |= {"masking": masking, "deallocation": deallocation, "sharpness": sharpness and links}
+    model = make(controller, name="dnc", **sizes)
+    torch.manual_seed(seed)
+    x, valid = draw(batch, steps, padded)
+    slow, fast = (results(model, backend, x, valid) for backend in ("eager", "fused"))
+    assert_same(fast, slow, rtol=1e-7, atol=1e-9)
+    with torch.no_grad():  # where no history is kept
+        torch.testing.assert_close(model({"x": x}, valid), slow["logits"], rtol=1e-8, atol=1e-9)
+
+
 @pytest.mark.parametrize("controller", CONTROLLERS)
 @pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("memory", ["dense", "lrua"])
+@pytest.mark.parametrize("memory", ["dense", "lrua", "dnc"])
 def test_single_precision(controller, padded, memory):
     model = make(controller, torch.float32, name=memory, slots=33, width=7, read_heads=2)
     x, valid = draw(4, 12, padded, torch.float32)
@@ -133,7 +159,7 @@ def test_activations(activation):
     assert_same(fast, slow)
 
 
-@pytest.mark.parametrize("memory", ["dense", "lrua"])
+@pytest.mark.parametrize("memory", ["dense", "lrua", "dnc"])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_any_number_of_threads(threads, memory, monkeypatch):
     from mannlab.kernels.fused import rows
@@ -150,7 +176,7 @@ def test_any_number_of_threads(threads, memory, monkeypatch):
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("memory", ["dense", "lrua"])
+@pytest.mark.parametrize("memory", ["dense", "lrua", "dnc"])
 def test_goes_on_from_a_state(memory):
     model = make("lstm", name=memory, slots=9, width=4)
     x, _ = draw(2, 6, False)
@@ -203,7 +229,7 @@ def test_an_update_before_the_backward_pass_is_noticed():
         loss.backward()
 
 
-@pytest.mark.parametrize("memory", ["dense", "lrua"])
+@pytest.mark.parametrize("memory", ["dense", "lrua", "dnc"])
 def test_nan_is_not_hidden(memory):
     model = make("lstm", torch.float32, name=memory, slots=9, width=4)
     x, _ = draw(2, 6, False, torch.float32)
