@@ -50,6 +50,8 @@ def _panel(axis: Any, metric: str, kinds: Mapping[str, Points], level: float | N
         axis.set_xscale("log")
         axis.set_xticks(sorted(set(sizes)), [f"{size:,}" for size in sorted(set(sizes))])
         axis.minorticks_off()
+    if axis.get_ylim()[0] > 0:
+        axis.set_ylim(bottom=0)
     axis.set_xlabel(" or ".join(kinds), fontsize=9)
     axis.set_ylabel(metric.replace("_", " "), fontsize=9)
     axis.tick_params(labelsize=8)

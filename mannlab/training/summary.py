@@ -56,6 +56,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 MANY_METRICS = 5
+LOG_WIDTH = 160  # of tables that go to a file, where nothing need fit a screen
 
 
 def results_table(task: Task, metrics: Mapping[str, float], stage: str = "test") -> Table | None:
@@ -90,6 +91,13 @@ def results_table(task: Task, metrics: Mapping[str, float], stage: str = "test")
     return table
 
 
+def _console() -> Console:
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = max(console.width, LOG_WIDTH)
+    return console
+
+
 def _cell(value: float | None) -> str:
     """A number for people; nothing where nothing was counted."""
     return "" if value is None or math.isnan(value) else f"{value:.4g}"
@@ -99,7 +107,7 @@ def print_results(
     task: Task, summary: Mapping[str, Any], run_dir: Path | None, console: Console | None = None
 ) -> None:
     """What came out, and where it lies."""
-    console = console or Console(highlight=False, soft_wrap=True)
+    console = console or _console()
     metrics = summary["metrics"]
     table = results_table(task, metrics, "test") or results_table(task, metrics, "val")
     console.print()

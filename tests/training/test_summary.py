@@ -70,5 +70,22 @@ def test_nothing_measured_gives_no_table() -> None:
     assert results_table(build("task", "copy"), {}) is None
 
 
+def test_what_was_not_counted_is_left_blank() -> None:
+    task = build("task", "omniglot", source="glyphs")
+    metrics = {f"test/accuracy_{n}_percent": n for n in range(6)} | {"test/accuracy_6_percent": math.nan}
+    table = results_table(task, metrics)
+    assert table is not None
+    assert list(table.columns[1].cells) == ["0", "1", "2", "3", "4", "5", ""]
+
+
+def test_tables_for_files_are_wide(capsys: pytest.CaptureFixture[str]) -> None:
+    task = build("task", "copy", lengths=list(range(21, 29)))
+    metrics = {
+        f"{split.stream}/a_long_name_of_metric_{n}": 1.0 for split in task.splits("test") for n in range(6)
+    }
+    print_results(task, {"metrics": metrics}, None)
+    assert "a long name of metric 5" in capsys.readouterr().out
+
+
 def test_versions_name_what_matters() -> None:
     assert {"python", "mannlab", "torch", "lightning"} <= set(versions())
