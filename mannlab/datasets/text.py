@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mannlab.datasets.bpe import train_pairs
 from mannlab.datasets.cache import cache_folder, cached
 from mannlab.errors import ConfigError, DataError
 
@@ -163,20 +164,12 @@ def _words(texts: dict[str, str], vocabulary: int | None) -> dict[str, NDArray[n
 
 
 def _pairs(texts: dict[str, str], vocabulary: int | None) -> dict[str, NDArray[np.int32]]:
-    try:
-        from tokenizers import ByteLevelBPETokenizer
-    except ImportError as error:
-        raise ConfigError(
-            "task.level: bpe needs the package 'tokenizers'.",
-            "pip install 'mannlab[text]', or use task.level=word or byte.",
-        ) from error
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(texts["train"].splitlines(True), vocabulary or 4096, show_progress=False)
+    lines = texts["train"].splitlines(True)
+    tokenizer = train_pairs(lines, vocabulary or 4096, "task.level: bpe", ", or use task.level=word or byte")
     tokens = {}
     for split, text in texts.items():
-        lines = tokenizer.encode_batch(text.splitlines(True))
-        tokens[split] = np.array([number for line in lines for number in line.ids], np.int32)
+        encoded = tokenizer.encode_batch(text.splitlines(True))
+        tokens[split] = np.array([number for line in encoded for number in line.ids], np.int32)
     return {**tokens, "vocabulary": np.array(tokenizer.get_vocab_size(), np.int32)}
 
 
