@@ -16,12 +16,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from mannlab.draws import Draws
+from mannlab.errors import ConfigError
 
 if TYPE_CHECKING:
     from mannlab.kernels.fused.cells import ControllerCell, MemoryCell
@@ -167,6 +168,16 @@ def cut(state: Any) -> Any:
     return state
 
 
+def pick(state: Any, rows: Tensor) -> Any:
+    """``state`` with row ``rows[i]`` of each ``[B, ...]`` tensor as its row i, through nested tuples."""
+    if isinstance(state, Tensor):
+        return state.index_select(0, rows)
+    if isinstance(state, tuple):
+        parts = [pick(part, rows) for part in state]
+        return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
+    return state
+
+
 class Memory(nn.Module, ABC, Generic[State]):
     """A differentiable memory.
 
@@ -182,6 +193,7 @@ class Memory(nn.Module, ABC, Generic[State]):
         feeds_back: False if reads, though they depend on earlier steps, are not given to the controller
             unless ``model.feedback=true``: for memories whose ``sequence`` runs in parallel.
         observing: False while an evaluation runs steps that are not to be counted.
+        reorderable: False if there is no :meth:`reorder`.
     """
 
     interface_size: int
@@ -190,6 +202,7 @@ class Memory(nn.Module, ABC, Generic[State]):
     stateful: ClassVar[bool] = True
     feeds_back: ClassVar[bool] = True
     observing: bool = True
+    reorderable: ClassVar[bool] = True
 
     @abstractmethod
     def init_state(self, batch: int) -> State:
@@ -253,6 +266,18 @@ class Memory(nn.Module, ABC, Generic[State]):
         """
         detached: State = cut(state)
         return detached
+
+    def reorder(self, state: State, rows: Tensor) -> State:
+        """The state whose row i is row ``rows[i]`` (``int64``) of ``state``, which is not used again.
+
+        A search among several continuations drops some and goes on twice from others. The default serves
+        states that are nested tuples of ``[B, ...]`` tensors.
+
+        Raises:
+            ConfigError: a memory with buffers of its own has no such form.
+        """
+        picked: State = pick(state, rows)
+        return picked
 
     def initial_reads(self, batch: int, like: Tensor) -> Tensor:
         """What the controller is given as reads at the first step, ``[B, read_size]``; zeros."""
@@ -333,6 +358,11 @@ class Controller(nn.Module, ABC, Generic[State]):
         """The same state, cut off from the graph (see ``Memory.detach``)."""
         detached: State = cut(state)
         return detached
+
+    def reorder(self, state: State, rows: Tensor) -> State:
+        """As ``Memory.reorder``."""
+        picked: State = pick(state, rows)
+        return picked
 
     def fused(self, state: State) -> tuple[ControllerCell, Callable[[Sequence[Tensor]], State]] | None:
         """As ``Memory.fused``."""
@@ -415,6 +445,57 @@ class Score:
     metrics: dict[str, tuple[Tensor, Tensor]]
 
 
+@dataclass(frozen=True)
+class Continuation:
+    """What a model said after a prompt.
+
+    Attributes:
+        tokens: without the token that ends it.
+        score: its log-probability in nats, the end's included, divided by a power of the length.
+        ended: False if the limit came first.
+    """
+
+    tokens: list[int]
+    score: float
+    ended: bool
+
+
+class Generate(Protocol):
+    """A trained model that continues sequences of tokens (see ``mannlab.model.decode``)."""
+
+    def __call__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        end: int,
+        limits: Sequence[int],
+        beam: int = 1,
+        length_penalty: float = 1.0,
+    ) -> list[Continuation]:
+        """One continuation for each prompt.
+
+        Args:
+            prompts: tokens, at least one each.
+            end: the token that ends a continuation.
+            limits: most tokens of each, the end included.
+            beam: how many continuations are kept while searching; 1: always the likeliest token.
+            length_penalty: scores are divided by the length to this power; 0: not at all.
+        """
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What a task found out about a model that answers freely.
+
+    Attributes:
+        metrics: by name with its unit.
+        texts: Markdown for TensorBoard and the run's folder, by title.
+    """
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+
+
 class Task(ABC):
     """A stream of things that come in, and of answers that are asked.
 
@@ -433,6 +514,7 @@ class Task(ABC):
         continuous: sequences go on from batch to batch, and so does the model's state. Sample i is then in
             lane ``i % split.lanes`` and follows sample ``i - split.lanes``; the trainer sets the lanes of
             training, the task those of its other splits (whose samples are a multiple of them).
+        beam: how many continuations its :meth:`examine` searches among.
     """
 
     spec: StreamSpec
@@ -444,6 +526,7 @@ class Task(ABC):
     easy: float = 0.1
     picture_samples: int = 1
     continuous: bool = False
+    beam: int = 1
 
     @classmethod
     def label(cls, options: Mapping[str, Any]) -> str:
@@ -477,6 +560,28 @@ class Task(ABC):
     def pictures(self, logits: Tensor, batch: Batch) -> dict[str, Any]:
         """Matplotlib figures of a set's first sequences, by title; they take the place of the stream's."""
         return {}
+
+    def traced_pictures(self, trace: Mapping[str, Tensor], batch: Batch) -> dict[str, Any]:
+        """As :meth:`pictures`, of what the memory showed, ``[T, heads, N]`` by title (``Memory.trace``)."""
+        return {}
+
+    def examine(self, generate: Generate, split: Split, draws: Draws) -> Examination:
+        """Measure what needs a model that answers without being told the right answer so far.
+
+        Called at the end of each evaluation of a split, on every rank, all of which find the same.
+        """
+        return Examination()
+
+    def predict(self, generate: Generate, texts: Sequence[str]) -> list[str]:
+        """Answers to texts of a user's, one each (the command ``predict``).
+
+        Raises:
+            ConfigError: this task has no texts.
+        """
+        raise ConfigError(
+            f"task: {type(self).__name__} has no texts to answer.",
+            "Only runs of tasks such as translation can predict; eval measures any run.",
+        )
 
     def facts(self) -> dict[str, Any]:
         """Plain facts for the run's summary, such as which data source was used."""

@@ -198,6 +198,12 @@ class Transformer(Controller[TransformerState]):
         most = None if self.context is None else self.context - 1
         if most is not None and past + steps > most:
             gone = past + steps - most
+            if bool((real == 0).any()):
+                # Padding leaves first, or it would take the place of real steps.
+                order = real.argsort(dim=1, stable=True)
+                real = real.gather(1, order)
+                whole = order[:, None, None, :, None].expand(keys.shape)
+                keys, values = keys.gather(3, whole), values.gather(3, whole)
             before = before + real[:, :gone].sum(1)
             keys, values, real = keys[:, :, :, gone:], values[:, :, :, gone:], real[:, gone:]
         return self.norm(h), TransformerState(keys, values, real, before)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mannlab.contracts import Memory
-from mannlab.errors import require
+from mannlab.errors import ConfigError, require
 from mannlab.kernels.sam.function import start, step
 from mannlab.kernels.sam.session import Engine, Handle, Indexing, Pool, Session
 
@@ -32,6 +32,7 @@ class InPlaceMemory(Memory[InPlaceState]):
         ConfigError: a size below 1, more rows to read than slots, or more heads than slots.
     """
 
+    reorderable = False
     first_memory: Tensor | None
     _like: Tensor
 
@@ -98,6 +99,12 @@ class InPlaceMemory(Memory[InPlaceState]):
         session = state.handle.use()
         session.commit()
         return InPlaceState(state.weights.detach(), state.handle)
+
+    def reorder(self, state: InPlaceState, rows: Tensor) -> InPlaceState:
+        raise ConfigError(
+            f"{type(self).__name__} changes its memory in place, and cannot go on twice from one state.",
+            "Search without alternatives: task.beam=1.",
+        )
 
     # ------------------------------------------------------------------ looking inside
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
-from mannlab.contracts import Bag, Image, StreamSpec, Token, Vector
-from mannlab.errors import ConfigError, choices
+from mannlab.contracts import Bag, Bits, Classes, Image, StreamSpec, Token, Vector
+from mannlab.errors import ConfigError, choices, require
 
 TOKEN_WIDTH = 64
 CONV_CHANNELS = 32
@@ -91,10 +93,26 @@ IMAGE_ENCODERS: dict[str, type[ConvEncoder] | type[FlatEncoder]] = {"conv": Conv
 
 
 class StreamEncoder(nn.Module):
-    """All channels of a stream, encoded and laid side by side: to ``[B, T, output_size]``."""
+    """All channels of a stream, encoded and laid side by side: to ``[B, T, output_size]``.
 
-    def __init__(self, spec: StreamSpec) -> None:
+    Args:
+        spec: the channels.
+        token_width: numbers for each symbol.
+        tied: embeddings are also the weights of the last layer: they start small enough for that, and what
+            comes in is scaled back (Vaswani et al. 2017, section 3.4).
+
+    Raises:
+        ConfigError: an unknown encoder, or a width below 1.
+    """
+
+    def __init__(self, spec: StreamSpec, token_width: int = TOKEN_WIDTH, tied: bool = False) -> None:
         super().__init__()
+        require(
+            token_width >= 1,
+            f"model.embedding_width: {token_width} is not allowed.",
+            "It must be at least 1.",
+        )
+        self.scale = math.sqrt(token_width) if tied else 1.0
         self.channels = dict(spec.inputs)
         self.layers = nn.ModuleDict()
         self.output_size = 0
@@ -102,8 +120,11 @@ class StreamEncoder(nn.Module):
             if isinstance(channel, Vector):
                 self.output_size += channel.size
             elif isinstance(channel, Token):
-                self.layers[name] = nn.Embedding(channel.vocabulary, TOKEN_WIDTH)
-                self.output_size += TOKEN_WIDTH
+                embedding = nn.Embedding(channel.vocabulary, token_width)
+                if tied:
+                    nn.init.normal_(embedding.weight, std=1 / self.scale)
+                self.layers[name] = embedding
+                self.output_size += token_width
             elif isinstance(channel, Bag):
                 self.layers[name] = BagEncoder(channel)
                 self.output_size += channel.width
@@ -121,7 +142,34 @@ class StreamEncoder(nn.Module):
             x = inputs[name]
             if isinstance(channel, Image):
                 x = self.layers[name](x.flatten(0, 1)).unflatten(0, x.shape[:2])
-            elif isinstance(channel, Token | Bag):
+            elif isinstance(channel, Token):
+                x = self.layers[name](x)
+                x = x if self.scale == 1 else x * self.scale
+            elif isinstance(channel, Bag):
                 x = self.layers[name](x)
             parts.append(x)
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+    def shared_channel(self, target: Bits | Classes) -> str | None:
+        """The name of the one channel, if its symbols are those that ``target`` asks for."""
+        (name, channel), *others = self.channels.items()
+        if others or not isinstance(channel, Token) or not isinstance(target, Classes):
+            return None
+        return name if target.groups == 1 and target.count == channel.vocabulary else None
+
+    def tied_to(self, target: Bits | Classes) -> nn.Parameter:
+        """The embedding of the symbols that ``target`` asks for, ``[count, width]``.
+
+        Raises:
+            ConfigError: what comes in is not one channel of the same symbols.
+        """
+        name = self.shared_channel(target)
+        if name is None:
+            raise ConfigError(
+                "model.tied_embeddings: true is not allowed with this task.",
+                "What comes in and what is asked must be symbols of one vocabulary, as in language_modelling "
+                "and translation. Use model.tied_embeddings=false.",
+            )
+        weight = self.layers[name].weight
+        assert isinstance(weight, nn.Parameter)
+        return weight

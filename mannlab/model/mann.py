@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mannlab.contracts import Controller, Memory, StreamSpec, Task
 from mannlab.errors import ConfigError, choices, require
 from mannlab.model import backend as backends
-from mannlab.model.encoders import StreamEncoder
+from mannlab.model.encoders import TOKEN_WIDTH, StreamEncoder
 from mannlab.model.graphs import Graphs
 from mannlab.model.heads import Head
 from mannlab.model.hosted import MemoryLayer
@@ -20,7 +20,7 @@ from mannlab.model.recompute import pack, recomputed
 from mannlab.model.unroll import RunState, Trace, parallel
 from mannlab.registry import build_from
 
-MODEL_OPTIONS = ("feedback", "backend", "checkpoint_every")
+MODEL_OPTIONS = ("feedback", "backend", "checkpoint_every", "embedding_width", "tied_embeddings")
 
 
 class MANN(nn.Module):
@@ -41,6 +41,8 @@ class MANN(nn.Module):
         checkpoint_every: of steps that feed back, keep the state after every so many and make their history
             again when the backward pass comes to it: less memory for long sequences, a third more time.
             About the square root of the length is best. None: keep all.
+        embedding_width: numbers for each symbol of a channel of tokens.
+        tied_embeddings: score each symbol of the answer by its own embedding (see :class:`Head`).
 
     Raises:
         ConfigError: from the registry or the components.
@@ -55,9 +57,11 @@ class MANN(nn.Module):
         feedback: bool | None = None,
         backend: str = "auto",
         checkpoint_every: int | None = None,
+        embedding_width: int = TOKEN_WIDTH,
+        tied_embeddings: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder = StreamEncoder(spec)
+        self.encoder = StreamEncoder(spec, embedding_width, tied_embeddings)
         first: Memory[Any] = build_from("memory", memory)
         hosts = bool(controller.get("memory_blocks"))
         # Behind a controller that has it inside there is none.
@@ -79,7 +83,8 @@ class MANN(nn.Module):
             self._check_recomputing(checkpoint_every)
         # Not LazyLinear or None: a zero-wide interface keeps every memory on the same path.
         self.interface = interface_layer(self.controller.output_size, self.memory)
-        self.head = Head(self.controller.output_size + self.memory.read_size, spec.target)
+        tied = self.encoder.tied_to(spec.target) if tied_embeddings else None
+        self.head = Head(self.controller.output_size + self.memory.read_size, spec.target, tied)
 
     def _host(self, first: Memory[Any], config: Mapping[str, Any]) -> None:
         require(
@@ -211,6 +216,14 @@ class MANN(nn.Module):
             self.controller.detach(state.controller), self.memory.detach(state.memory), state.reads.detach()
         )
 
+    def reorder(self, state: RunState, rows: Tensor) -> RunState:
+        """The state whose row i is row ``rows[i]`` of ``state`` (see ``Memory.reorder``)."""
+        return RunState(
+            self.controller.reorder(state.controller, rows),
+            self.memory.reorder(state.memory, rows),
+            state.reads.index_select(0, rows),
+        )
+
 
 def assemble(config: Mapping[str, Any]) -> tuple[MANN, Task]:
     """The model and the task that a configuration names.
@@ -229,4 +242,10 @@ def assemble(config: Mapping[str, Any]) -> tuple[MANN, Task]:
             raise ConfigError(
                 f"model.{key}: there is no such option.", choices(key, MODEL_OPTIONS, "options")
             )
-    return MANN(config["controller"], config["memory"], task.spec, **settings), task
+    model = MANN(config["controller"], config["memory"], task.spec, **settings)
+    require(
+        task.beam == 1 or model.memory.reorderable,
+        f"task.beam: {task.beam} is not allowed with memory={config['memory'].get('name')}.",
+        "It changes its memory in place, and cannot go on twice from one state: use task.beam=1.",
+    )
+    return model, task

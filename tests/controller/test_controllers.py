@@ -134,3 +134,15 @@ def test_no_layers_drive_a_memory():
     parts = ({"name": "feedforward", "layers": 0}, {"name": "dense", "slots": 4, "width": 3})
     model = MANN(*parts, StreamSpec({"x": Vector(2)}, Bits(2)))
     assert model({"x": torch.randn(2, 3, 2)}).shape == (2, 3, 2)
+
+
+def test_padding_takes_no_place_in_a_short_context() -> None:
+    """What follows a padded sequence sees as many real steps as what follows one without padding."""
+    torch.manual_seed(0)
+    model = registry.build("controller", "transformer", 3, width=8, layers=2, heads=2, context=4).double()
+    x, more = torch.randn(1, 5, 3).double(), torch.randn(1, 3, 3).double()
+    valid = torch.tensor([[1.0, 1, 1, 0, 0]]).double()
+    _, padded = model.sequence(x, model.init_state(1), valid)
+    _, plain = model.sequence(x[:, :3], model.init_state(1))
+    after = [model.sequence(more, state)[0] for state in (padded, plain)]
+    assert torch.allclose(after[0], after[1])
