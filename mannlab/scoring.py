@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from mannlab.contracts import Batch, Score
+from mannlab.errors import require
 
 
 def bit_score(logits: Tensor, batch: Batch) -> Score:
@@ -47,3 +50,33 @@ def class_costs(logits: Tensor, batch: Batch) -> Tensor:
     """
     costs = cross_entropy(logits.float().flatten(0, 2), batch.targets.flatten(), reduction="none")
     return torch.where(batch.scored > 0, costs.view(batch.targets.shape).sum(-1), 0.0)
+
+
+def require_sacrebleu(key: str) -> None:
+    """Raise ConfigError naming ``key`` unless ``sacrebleu`` is installed."""
+    require(find_spec("sacrebleu") is not None, f"{key} needs 'sacrebleu'.", "pip install 'mannlab[text]'.")
+
+
+def text_scores(
+    answers: Sequence[str], references: Sequence[str], lowercase: bool = False
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Corpus BLEU and chrF as sacreBLEU computes them (Post 2018, arXiv 1804.08771), and exact matches.
+
+    Args:
+        answers: detokenised text.
+        references: one for each.
+        lowercase: BLEU and chrF do not look at case.
+
+    Returns:
+        Metrics, and the signatures of BLEU and chrF, without which they cannot be compared.
+    """
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+
+    bleu, chrf = BLEU(lowercase=lowercase), CHRF(lowercase=lowercase)
+    metrics = {
+        "bleu_points": float(bleu.corpus_score(answers, [references]).score),
+        "chrf_points": float(chrf.corpus_score(answers, [references]).score),
+        "exact_match_percent": 100 * sum(map(str.__eq__, answers, references)) / max(1, len(references)),
+    }
+    return metrics, {"bleu": str(bleu.get_signature()), "chrf": str(chrf.get_signature())}

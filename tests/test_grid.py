@@ -34,6 +34,7 @@ SMALL = {
     "omniglot": {"source": "glyphs", "classes": 3, "episode_length": 9},
     "babi": {"source": "generated", "families": ["single_fact", "yes_no"], "size": "1k"},
     "language_modelling": {"source": "pydoc", "level": "byte", "length": 6},
+    "translation": {"source": "numbers", "pairs": 200, "largest": 999, "vocabulary": 300, "bucket": 8},
 }
 STEPS = 2
 ENOUGH = 20

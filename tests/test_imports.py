@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "draws": set(),
     "registry": {"errors"},
     "contracts": {"draws", "errors", "kernels"},
-    "scoring": {"contracts"},
+    "scoring": {"contracts", "errors"},
     "kernels": set(),
     "datasets": {"errors"},
     "plots": set(),

@@ -14,12 +14,14 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
 from mannlab.contracts import Batch, Score, Split, Task
+from mannlab.draws import Draws
 from mannlab.errors import require
 from mannlab.kernels.bag import RowAdam
 from mannlab.model import MANN, backend
+from mannlab.model.decode import Decoder
 from mannlab.training.build import instantiate
 from mannlab.training.carried import Carried
-from mannlab.training.data import IGNORED
+from mannlab.training.data import EVALUATION_SEED, IGNORED
 from mannlab.training.resume import mark_step, restore_random
 from mannlab.training.tables import (
     WithTables,
@@ -81,6 +83,7 @@ class MannModule(LightningModule):
         results: metric name to value, of the last evaluation of each split.
         position: index of the first training sample of the present step, over all ranks.
         last_loss: the last training loss, on the device.
+        texts: what tasks have to say of the last evaluation, by name (see ``Task.examine``).
     """
 
     def __init__(self, model: MANN, task: Task, config: Mapping[str, Any]) -> None:
@@ -94,6 +97,7 @@ class MannModule(LightningModule):
         identity = {key: dict(config.get(key) or {}) for key in IDENTITY}
         self.save_hyperparameters({**identity, "mannlab": config.get("version", "")}, logger=False)
         self.results: dict[str, float] = {}
+        self.texts: dict[str, str] = {}
         self.last_loss: Tensor | None = None
         self.position = 0
         self._sums: dict[str, dict[str, Ratio]] = {}
@@ -281,12 +285,27 @@ class MannModule(LightningModule):
             for memory, suffix in self.model.named_memories()
             for key, value in memory.evaluation_metrics().items()
         }
+        if not self.trainer.sanity_checking:
+            values |= self._examine(stage)
         self.results |= values
         if self.trainer.sanity_checking:
             return
         self.write(values, self.global_step)
         # Every rank holds the same sums: nothing to gather. For schedulers and callbacks that monitor.
         self.log_dict({name: torch.tensor(value) for name, value in values.items()}, logger=False)
+
+    def _examine(self, stage: str) -> dict[str, float]:
+        """What the task finds when the model answers freely; every rank finds the same."""
+        values: dict[str, float] = {}
+        generate = Decoder(self.model, self.data.eval_batch_size)
+        for split in self.task.splits(stage):
+            if split.stream not in self._sums:
+                continue
+            with self.trainer.precision_plugin.forward_context():
+                found = self.task.examine(generate, split, Draws(EVALUATION_SEED, split.stream))
+            values |= {f"{split.stream}/{metric}": value for metric, value in found.metrics.items()}
+            self.texts |= {f"{split.stream}/{title}": text for title, text in found.texts.items()}
+        return values
 
     # ------------------------------------------------------------------ checkpoints
 

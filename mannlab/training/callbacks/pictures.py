@@ -1,4 +1,4 @@
-"""Pictures of what goes in, what comes out and what the memory's heads look at."""
+"""Pictures of what goes in, what comes out and what the memory's heads look at; texts that tasks made."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mannlab.training.data import place
 from mannlab.training.generalisation import TITLE, generalisation
 from mannlab.training.tables import divided
 
-FOLDER = "pictures"
+FOLDER, TEXTS = "pictures", "texts"
 MOST_ROWS = 64
 
 
@@ -59,7 +59,7 @@ class Pictures(Callback):
             self._keep(trainer, f"test/{TITLE}", figure)
 
     def draw(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Draw every split of a stage."""
+        """Draw every split of a stage, and write down what its task has to say."""
         # One rank draws, and cannot run a model that wants all of them.
         alone = not divided(pl_module.model)
         for split in pl_module.task.splits(stage) if alone else []:
@@ -68,6 +68,16 @@ class Pictures(Callback):
         for memory, suffix in pl_module.model.named_memories():
             for title, figure in memory.pictures().items():
                 self._keep(trainer, f"{stage}_memory/{title}{suffix}", figure)
+        for name, text in pl_module.texts.items():
+            if name.partition("/")[0].partition("_")[0] == stage:
+                self._write(trainer, name, text)
+
+    def _write(self, trainer: Any, name: str, text: str) -> None:
+        path = Path(trainer.default_root_dir) / TEXTS / f"{name.replace('/', '_').replace(' ', '_')}.md"
+        replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        for logger in trainer.loggers:
+            if hasattr(logger.experiment, "add_text"):
+                logger.experiment.add_text(name, text, global_step=trainer.global_step)
 
     def _keep(self, trainer: Any, name: str, figure: Any) -> None:
         path = Path(trainer.default_root_dir) / FOLDER / f"{name.replace('/', '_').replace(' ', '_')}.png"
@@ -91,6 +101,7 @@ def figures(pl_module: Any, data: Any, split: Split) -> dict[str, Any]:
     finally:
         pl_module.train(training)
     weights = {title: torch.stack(steps, 1)[0].float().cpu() for title, steps in trace.items()}
+    own |= pl_module.task.traced_pictures(weights, batch)
     if own:
         return own | ({"memory": draw_stream({}, weights)} if weights else {})
     rows = stream_rows(pl_module.task.spec, batch, logits)

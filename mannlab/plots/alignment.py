@@ -1,0 +1,50 @@
+"""Which words of a source the memory's reads go back to, for each word of the target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+
+def align(reading: Tensor, writing: Tensor, source: int) -> Tensor:
+    """How far each step's reads come from what was written at each step of the source.
+
+    A step reads slot n with weight r(n), and an earlier one wrote it with weight w(n): the sum over slots of
+    r(n) w(n), heads averaged, rows scaled so that all earlier steps sum to at most 1.
+
+    Args:
+        reading: ``[T, heads, N]``.
+        writing: ``[T, heads, N]``.
+        source: steps of the source.
+
+    Returns:
+        ``[T - source, source]`` in [0, 1].
+    """
+    read, written = reading.mean(1), writing.mean(1)
+    shares = (read @ written.T).tril(-1)
+    shares = shares / shares.sum(1, keepdim=True).clamp_min(1e-9)
+    return shares[source:, :source]
+
+
+def draw_alignment(weights: Tensor, source: Sequence[str], target: Sequence[str]) -> Figure:
+    """``weights[target, source]`` in [0, 1] as squares, dark is 1, tokens beside them."""
+    rows, columns = weights.shape
+    figure = Figure(
+        figsize=(1.6 + 0.22 * max(columns, 8), 1.4 + 0.22 * max(rows, 5)), dpi=100, layout="constrained"
+    )
+    axis = figure.subplots()
+    axis.imshow(weights.numpy(), cmap="gray_r", vmin=0, vmax=max(float(weights.max()), 1e-6), aspect="equal")
+    axis.set_xticks(np.arange(columns), [_plain(token) for token in source], rotation=90, fontsize=8)
+    axis.set_yticks(np.arange(rows), [_plain(token) for token in target], fontsize=8)
+    axis.xaxis.tick_top()
+    axis.tick_params(length=2)
+    axis.set_xlabel(f"darkest: {float(weights.max()):.2f}", fontsize=8)
+    return figure
+
+
+def _plain(token: str) -> str:
+    # A dollar begins a formula, and fonts lack what stands for broken bytes.
+    return token.replace("$", r"\$").replace("\ufffd", "·")
