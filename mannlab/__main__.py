@@ -12,6 +12,7 @@ HELP = ("-h", "--help", "help")
 COMMANDS = {
     "train": "mannlab.cli.train",
     "eval": "mannlab.cli.evaluate",
+    "predict": "mannlab.cli.predict",
     "list": "mannlab.cli.listing",
     "bench": "mannlab.cli.bench",
 }

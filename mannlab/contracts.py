@@ -515,6 +515,7 @@ class Task(ABC):
             lane ``i % split.lanes`` and follows sample ``i - split.lanes``; the trainer sets the lanes of
             training, the task those of its other splits (whose samples are a multiple of them).
         beam: how many continuations its :meth:`examine` searches among.
+        fingerprint: changes when the symbols of the spec mean something else: old checkpoints do not fit.
     """
 
     spec: StreamSpec
@@ -527,6 +528,7 @@ class Task(ABC):
     picture_samples: int = 1
     continuous: bool = False
     beam: int = 1
+    fingerprint: str | None = None
 
     @classmethod
     def label(cls, options: Mapping[str, Any]) -> str:

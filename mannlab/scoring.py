@@ -68,15 +68,20 @@ def text_scores(
         lowercase: BLEU and chrF do not look at case.
 
     Returns:
-        Metrics, and the signatures of BLEU and chrF, without which they cannot be compared.
+        Metrics, and the signatures of BLEU and chrF, without which they cannot be compared. BLEU is left out
+        where no reference has four words: it would be 0 whatever the answers.
     """
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 
-    bleu, chrf = BLEU(lowercase=lowercase), CHRF(lowercase=lowercase)
+    chrf = CHRF(lowercase=lowercase)
     metrics = {
-        "bleu_points": float(bleu.corpus_score(answers, [references]).score),
         "chrf_points": float(chrf.corpus_score(answers, [references]).score),
         "exact_match_percent": 100 * sum(map(str.__eq__, answers, references)) / max(1, len(references)),
     }
-    return metrics, {"bleu": str(bleu.get_signature()), "chrf": str(chrf.get_signature())}
+    signatures = {"chrf": str(chrf.get_signature())}
+    if any(len(reference.split()) >= 4 for reference in references):
+        bleu = BLEU(lowercase=lowercase)
+        metrics["bleu_points"] = float(bleu.corpus_score(answers, [references]).score)
+        signatures["bleu"] = str(bleu.get_signature())
+    return metrics, signatures

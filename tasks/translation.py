@@ -126,6 +126,7 @@ class Translation(Task):
         self.translations = {"val": val_translations, "test": test_translations}
         size = self.text.vocabulary.size
         self.spec = StreamSpec({"token": Token(size)}, Classes(size))
+        self.fingerprint = self.text.fingerprint
         self._longest = int(self.text.targets["train"].lengths.max()) + 1
         self._orders: dict[tuple[int, str, int], NDArray[np.int64]] = {}
         self._signatures: dict[str, str] = {}

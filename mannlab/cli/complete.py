@@ -11,7 +11,7 @@ from mannlab import compose
 from mannlab.cli import keywords, train
 
 LINE = "COMP_LINE"
-COMMANDS = ("eval", "list", "train")
+COMMANDS = ("eval", "list", "predict", "train")
 
 
 def main(arguments: list[str]) -> int:
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     words = line.split()[1:]
     new = line.endswith(" ") or not words
     last = "" if new else words[-1]
-    if words and words[0] in ("eval", "list") and (new or len(words) > 1):
+    if words and words[0] in ("eval", "list", "predict") and (new or len(words) > 1):
         print(*own(words[0], last))
         return 0
     if len(words) <= (0 if new else 1):
@@ -56,10 +56,19 @@ def own(command: str, last: str) -> list[str]:
         found = yamls.groups(compose.yaml_folders())
     elif last.startswith("run="):
         found = [f"run={path}" for path in paths(last.removeprefix("run="))]
+    elif command == "predict" and last.startswith(("file=", "out=")):
+        key, _, begun = last.partition("=")
+        found = [f"{key}={path}" for path in files(begun)]
     else:
         found = ["run=", "ckpt=best", "ckpt=last", "task.", "batch_size=", "trainer.accelerator="]
+        found += ["text=", "file=", "out="] if command == "predict" else []
         found += paths(last)
     return [word for word in found if word.startswith(last)]
+
+
+def files(prefix: str) -> list[str]:
+    """Folders and files that begin like this."""
+    return sorted(f"{path}/" if Path(path).is_dir() else path for path in glob(f"{prefix}*"))
 
 
 def paths(prefix: str) -> list[str]:

@@ -30,6 +30,28 @@ def main(arguments: list[str]) -> int:
         print(USAGE)
         return 0
     run, which, overrides = read_arguments(arguments)
+    config, checkpoint = prepare(run, which, overrides, arguments)
+    logs.console()
+    from mannlab.training.run import evaluate
+
+    folder = run.parent.parent if run.is_file() else run
+    out = folder / f"eval_{compose.stamp()}.json"
+    evaluate(config, checkpoint, out)
+    print(f"checkpoint  {checkpoint}\nresult      {out}")
+    for picture in sorted(folder.glob(f"{out.stem}_*.png")):
+        print(f"picture     {picture}")
+    return 0
+
+
+def prepare(
+    run: Path, which: str, overrides: Sequence[str], arguments: Sequence[str]
+) -> tuple[dict[str, Any], Path]:
+    """A saved run's configuration with ``overrides``, and the checkpoint that is meant; plugins are loaded.
+
+    Raises:
+        CheckpointError: there is no such run or checkpoint.
+        ConfigError: an override does not fit.
+    """
     registry.load_plugins(compose.named_plugins(arguments))
     if not run.exists():
         raise CheckpointError(f"run: there is nothing at {run}.", newest())
@@ -37,23 +59,15 @@ def main(arguments: list[str]) -> int:
     saved = read_config(folder / "config.yaml")
     config = override(fresh(saved), overrides)
     missing_plugins(saved, config)
-    logs.console()
-    from mannlab.training.run import evaluate, find_checkpoint
+    from mannlab.training.checkpoints import find_checkpoint
 
     if run.is_file():
-        checkpoint = run
-    elif which in KINDS:
-        checkpoint = find_checkpoint(run, which)
-    elif Path(which).exists():
-        checkpoint = find_checkpoint(Path(which))
-    else:
-        raise CheckpointError(f"ckpt: there is no '{which}'.", f"{choices(which, KINDS)}, or a .ckpt file")
-    out = folder / f"eval_{compose.stamp()}.json"
-    evaluate(config, checkpoint, out)
-    print(f"checkpoint  {checkpoint}\nresult      {out}")
-    for picture in sorted(folder.glob(f"{out.stem}_*.png")):
-        print(f"picture     {picture}")
-    return 0
+        return config, run
+    if which in KINDS:
+        return config, find_checkpoint(run, which)
+    if Path(which).exists():
+        return config, find_checkpoint(Path(which))
+    raise CheckpointError(f"ckpt: there is no '{which}'.", f"{choices(which, KINDS)}, or a .ckpt file")
 
 
 def read_arguments(arguments: Sequence[str]) -> tuple[Path, str, list[str]]:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from mannlab.contracts import Task
 from mannlab.errors import CheckpointError, MannlabError
 
 FOLDER = "checkpoints"
@@ -233,6 +234,16 @@ def load_weights(model: torch.nn.Module, checkpoint: Mapping[str, Any], path: Pa
             "Build it with the options that the run was trained with (its config.yaml).",
         )
     model.load_state_dict(weights)
+
+
+def check_data(checkpoint: Mapping[str, Any], task: Task, path: Path) -> None:
+    """Raise CheckpointError if a task's symbols mean something else than when the checkpoint was made."""
+    before = checkpoint.get("fingerprint")
+    if before is not None and before != task.fingerprint:
+        raise CheckpointError(
+            f"{path} was trained with another vocabulary: the data of the task has changed since.",
+            "Give the data and the options that the run was trained with.",
+        )
 
 
 def _shape(weights: Mapping[str, Any], key: str) -> str:

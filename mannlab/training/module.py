@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from mannlab.model import MANN, backend
 from mannlab.model.decode import Decoder
 from mannlab.training.build import instantiate
 from mannlab.training.carried import Carried
+from mannlab.training.checkpoints import check_data
 from mannlab.training.data import EVALUATION_SEED, IGNORED
 from mannlab.training.resume import mark_step, restore_random
 from mannlab.training.tables import (
@@ -311,10 +313,13 @@ class MannModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         mark_step(checkpoint, self._batches, self.trainer)
+        if self.task.fingerprint is not None:
+            checkpoint["fingerprint"] = self.task.fingerprint
         if self.task.continuous:
             checkpoint["carried"] = self._carried["train"].save(self.model, self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_data(checkpoint, self.task, Path("The checkpoint"))
         self._random = checkpoint.get("random")
         self._saved_state = checkpoint.get("carried")
 

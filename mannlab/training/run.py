@@ -25,6 +25,7 @@ from mannlab.training.checkpoints import (
     CANNOT_WRITE,
     AtomicCheckpointIO,
     WriteError,
+    check_data,
     check_same,
     find_checkpoint,
     load_weights,
@@ -330,6 +331,7 @@ def evaluate(config: dict[str, Any], checkpoint: Path, out: Path | None = None) 
     path = find_checkpoint(checkpoint)
     model, task = assemble(config)
     saved = read_checkpoint(path)
+    check_data(saved, task, path)
     load_weights(model, saved, path)
     module, data = MannModule(model, task, config), make_data(task, config)
     trainer = make_trainer(config, path.parent, [], [])
@@ -383,5 +385,6 @@ def load(run_or_checkpoint: str | Path, which: str = "best") -> Loaded:
         )
     config = {**(read_config(path) or {}), **{key: parameters[key] for key in IDENTITY}}
     model, task = assemble(config)
+    check_data(saved, task, path)
     load_weights(model, saved, path)
     return Loaded(model.eval(), task, config)

@@ -1,0 +1,28 @@
+"""Alignment: reads are traced to the steps that wrote what they read."""
+
+from __future__ import annotations
+
+import torch
+
+from mannlab.plots.alignment import align, draw_alignment
+
+
+def test_reads_lead_back_to_writes() -> None:
+    writing = torch.eye(6)[[0, 1, 2, 3, 4, 5]].unsqueeze(1)  # step t writes slot t
+    reading = torch.zeros(6, 1, 6)
+    reading[3, 0, 2] = reading[4, 0, 0] = 1  # the target reads the source backwards
+    reading[5, 0, 1] = reading[5, 0, 4] = 0.5  # and what was written later
+    found = align(reading, writing, source=3)
+    assert torch.allclose(found, torch.tensor([[0, 0, 1.0], [1, 0, 0], [0, 0.5, 0]]))
+
+
+def test_nothing_comes_from_the_future_or_from_nothing() -> None:
+    found = align(torch.ones(5, 2, 4), torch.rand(5, 2, 4), source=2)
+    assert (found.sum(1) <= 1 + 1e-6).all()
+    assert torch.equal(align(torch.zeros(5, 1, 4), torch.ones(5, 1, 4), 2), torch.zeros(3, 2))
+
+
+def test_it_is_drawn_with_any_tokens() -> None:
+    figure = draw_alignment(torch.rand(2, 3), ["a$", "\ufffd", "␣c"], ["d", "■"])
+    figure.canvas.draw()
+    assert len(figure.axes) == 1
