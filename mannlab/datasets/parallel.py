@@ -112,13 +112,16 @@ def fault(line: bytes) -> tuple[str, str, str]:
     return text, "", ""
 
 
-def read_pairs(files: Sequence[Path], faults: Faults, extra_columns: bool = False) -> Pairs:
+def read_pairs(
+    files: Sequence[Path], faults: Faults, *, extra_columns: bool = False, tabs: bool = False
+) -> Pairs:
     """Pairs from two files aligned by line, or from one with a tab between source and target.
 
     Args:
         files: one or two.
         faults: told of lines that cannot be used.
         extra_columns: let further columns of a tab-separated file be.
+        tabs: in two files, take a tab for the space that it was meant to be.
 
     Raises:
         ConfigError: a file is not there.
@@ -126,7 +129,7 @@ def read_pairs(files: Sequence[Path], faults: Faults, extra_columns: bool = Fals
     """
     pairs = Pairs()
     for number, columns, where in _rows(files, faults, extra_columns):
-        read = [fault(column) for column in columns]
+        read = [fault(column.replace(b"\t", b" ") if tabs else column) for column in columns]
         wrong = [(kind, hint, k) for k, (_, kind, hint) in enumerate(read) if kind]
         if wrong:
             kind, hint, k = wrong[0]

@@ -269,7 +269,9 @@ def _digests(found: Mapping[str, list[Path]]) -> list[str]:
 def _read(
     name: str, found: Mapping[str, list[Path]], languages: Sequence[str], faults: Faults
 ) -> dict[str, Pairs]:
-    parts = {split: read_pairs(paths, faults, name == "tatoeba") for split, paths in found.items()}
+    # A line of Multi30k has a tab in the midst of a sentence.
+    known = {"extra_columns": name == "tatoeba", "tabs": name == "multi30k"}
+    parts = {split: read_pairs(paths, faults, **known) for split, paths in found.items()}
     if name == "tatoeba" and languages[0] == "de":
         whole = parts["train"]
         parts["train"] = Pairs(whole.targets, whole.sources, whole.places)

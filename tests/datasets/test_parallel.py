@@ -64,6 +64,11 @@ def test_a_bad_line_is_named_or_counted(tmp_path: Path, line: bytes, kind: str, 
     assert faults.counts == {kind: 1}
 
 
+def test_a_tab_can_be_taken_for_a_space(tmp_path: Path) -> None:
+    files = [write(tmp_path / "a", "one\n"), write(tmp_path / "b", "in einer \tFontäne\n")]
+    assert read_pairs(files, Faults("raise"), tabs=True).targets == ["in einer  Fontäne"]
+
+
 def test_letters_of_any_script_are_fine(tmp_path: Path) -> None:
     text = "Zwölf Bücher … 日本語 العربية 👩‍🚀 a\u00a0b\n"
     files = [write(tmp_path / name, text) for name in "ab"]
