@@ -10,6 +10,7 @@ import torch
 
 from mannlab.contracts import Batch, Bits, Objective, Score, Split, StreamSpec, Task, Vector
 from mannlab.draws import Draws
+from mannlab.registry import build
 from mannlab.training.data import IGNORED, EvaluationSet, StreamData, TrainStream, place
 
 
@@ -109,3 +110,10 @@ def test_place_converts_floats_only() -> None:
     assert moved.inputs["x"].dtype == moved.targets.dtype == torch.float64
     assert moved.extra["label"].dtype == torch.int64
     assert np.allclose(moved.inputs["x"], batch.inputs["x"])
+
+
+def test_the_first_samples_are_those_of_the_set() -> None:
+    task = build("task", "copy", max_length=3, bits=3)
+    data, split = StreamData(task, 0, 4), Split("val", 3)
+    assert [len(data.first(split)), len(data.first(split, 2)), len(data.first(split, 9))] == [1, 2, 3]
+    assert torch.equal(data.first(split, 9).targets, EvaluationSet(task, split, 3)[0].targets)

@@ -366,6 +366,27 @@ def test_several_test_sizes_are_drawn_as_one_picture(tmp_path: Path, settings: A
     assert (tmp_path / "run" / "pictures" / "test_generalisation.png").is_file()
 
 
+def test_a_task_draws_as_many_samples_as_it_wants(
+    tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    from mannlab.tasks.copy import Copy
+
+    seen = []
+
+    def own(self: Copy, logits: torch.Tensor, batch: Any) -> dict[str, Any]:
+        seen.append((len(logits), len(batch)))
+        return {"own": Figure(figsize=(4, 3))}
+
+    monkeypatch.setattr(Copy, "pictures", own)
+    monkeypatch.setattr(Copy, "picture_samples", 5)
+    train(pictured(settings), tmp_path / "run")
+    assert set(seen) == {(5, 5), (1, 1)}, "the longer sequences are one in all"
+    names = {path.name for path in (tmp_path / "run" / "pictures").iterdir()}
+    assert {"val_own.png", "val_memory.png"} <= names
+
+
 def test_without_memory_there_are_pictures_without_weights(tmp_path: Path, settings: Any) -> None:
     config = pictured(settings)
     config["memory"] = {"name": "none"}
