@@ -31,6 +31,7 @@ def config(settings: Settings) -> dict[str, Any]:
     changes: dict[str, Any] = {"test": True, "memory": {"name": "none"}, "eval_batch_size": 8}
     task = TASK | {"val_sequences": 8, "test_sequences": 8, "val_translations": 3, "bucket": 4, "beam": 2}
     pictures = {"_target_": "mannlab.training.callbacks.Pictures", "min_seconds": 0}
+    changes |= {"logger": {"tensorboard": {"_target_": "mannlab.training.loggers.TensorBoard"}}}
     return settings(changes | {"task": task, "callbacks.pictures": pictures, "trainer.max_steps": 3})
 
 
@@ -48,6 +49,18 @@ def test_metrics_texts_and_signatures_are_kept(run: Path) -> None:
     for stage, rows in (("val", 3), ("test", 8)):
         text = (run / "texts" / f"{stage}_translations.md").read_text()
         assert len(text.splitlines()) == 2 + rows
+
+
+def test_tensorboard_has_the_texts(run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run))
+    events.Reload()
+    assert {"val/translations/text_summary", "test/translations/text_summary"} <= set(
+        events.Tags()["tensors"]
+    )
+    (last,) = events.Tensors("test/translations/text_summary")
+    assert "| source | translation | reference |" in last.tensor_proto.string_val[0].decode()
 
 
 def test_a_user_is_answered_as_the_model_would(run: Path, config: dict[str, Any]) -> None:
