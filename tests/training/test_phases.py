@@ -37,7 +37,15 @@ def test_linear_start_ends_with_training_alone(settings: Any, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("silent")
-def test_it_goes_through_a_resume(settings: Any, tmp_path: Path) -> None:
-    run(settings, tmp_path / "first", **{"trainer.max_steps": 6})
+@pytest.mark.parametrize("stop", [4, 6])
+def test_it_goes_through_a_resume(settings: Any, tmp_path: Path, stop: int) -> None:
+    """The phase, the lowest loss and the empty slots that are drawn."""
+    memory = MEMORY | {"linear_start": 2, "noise": 0.3}
+    common = {"memory": memory, "optimizer.lr": 0.01}
+    whole = run(settings, tmp_path / "whole", **common, **{"trainer.max_steps": 8})
+    run(settings, tmp_path / "first", **common, **{"trainer.max_steps": stop})
     resumed = {"trainer.max_steps": 8, "ckpt_path": str(tmp_path / "first")}
-    assert phase(run(settings, tmp_path / "second", **resumed)) == 0
+    second = run(settings, tmp_path / "second", **common, **resumed)
+    assert phase(second) == 0
+    for name, tensor in whole.items():
+        assert torch.equal(second[name], tensor), name
