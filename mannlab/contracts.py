@@ -312,6 +312,21 @@ class Memory(nn.Module, ABC, Generic[State]):
         """What to draw of a state, by title, each ``[B, heads, N]`` with values in [0, 1]."""
         return {}
 
+    def trace_sequence(
+        self, interface: Tensor, state: State, valid: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """What to draw of the steps of :meth:`sequence`, by title, each ``[B, T, heads, N]`` in [0, 1].
+
+        The default goes step by step, for :meth:`trace`; a memory whose states do not show what was read says
+        it here.
+        """
+        shown: dict[str, list[Tensor]] = {}
+        for t in range(interface.shape[1] if type(self).trace is not Memory.trace else 0):
+            _, state = self.step(interface[:, t], state, None if valid is None else valid[:, t])
+            for title, weights in self.trace(state).items():
+                shown.setdefault(title, []).append(weights)
+        return {title: torch.stack(steps, dim=1) for title, steps in shown.items()}
+
 
 class Controller(nn.Module, ABC, Generic[State]):
     """The part that computes: a network that carries a state from step to step.

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 TASKS = 20
 FAILED = 5.0  # error of a task, percent, above which it counts as failed
 BUCKET = 32  # stories in a row of like lengths, so that a batch of them carries little padding
+SHOWN = 50  # steps of a story in a picture
 WINDOW = 4 * BUCKET  # stories, in random order, that are sorted into such rows
 
 
@@ -240,6 +241,25 @@ class Babi(Task):
                 del self._orders[next(iter(self._orders))]
             self._orders[key] = order
         return self._orders[key]
+
+    def traced_pictures(self, trace: Mapping[str, Tensor], batch: Batch) -> dict[str, Any]:
+        """How far the reads at the story's last question go back to each step before it."""
+        reading, writing = trace.get("read weights"), trace.get("write weights")
+        asked = batch.scored[0].nonzero()
+        if reading is None or writing is None or len(asked) == 0 or int(asked[-1]) == 0:
+            return {}
+        from mannlab.plots.alignment import draw_alignment, recall
+
+        step = int(asked[-1])
+        said = [self._words(symbols) for symbols in batch.inputs["text"][0, : step + 1].cpu().numpy()]
+        weights = recall(reading, writing, step)
+        first = max(0, step - SHOWN)
+        heads = [str(head + 1) for head in range(weights.shape[1])]
+        title = f"{said[step]} {self.corpus.answers[int(batch.targets[0, step, 0])]}"
+        return {"question": draw_alignment(weights[first:], heads, said[first:step], title)}
+
+    def _words(self, symbols: NDArray[np.int64]) -> str:
+        return " ".join(self.corpus.vocabulary[symbol] for symbol in np.atleast_1d(symbols) if symbol >= 0)
 
     # ------------------------------------------------------------------ score
 

@@ -161,8 +161,26 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
             slots=self.slots,
         )
 
+    def trace_sequence(
+        self, interface: Tensor, state: MemoryNetworkState, valid: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """As of :class:`Memory`: a head for each hop, and a place for each slot ever written."""
+        shown: list[Tensor] = []
+        before, steps = state.ages.shape[1], interface.shape[1]
+        self._part(interface, state, valid, self._hops(), shown)
+        # Through the linear start they may be anything.
+        reading = torch.stack(shown, dim=2).clamp(0, 1)
+        own = torch.eye(steps, before + steps, device=reading.device).roll(before, dims=1)
+        writing = own[None, :, None].expand(len(reading), -1, -1, -1)
+        return {"read weights": reading, "write weights": writing}
+
     def _part(
-        self, interface: Tensor, state: MemoryNetworkState, valid: Tensor | None, hops: Hops
+        self,
+        interface: Tensor,
+        state: MemoryNetworkState,
+        valid: Tensor | None,
+        hops: Hops,
+        shown: list[Tensor] | None = None,
     ) -> tuple[Tensor, MemoryNetworkState]:
         """Some steps at once: ``interface[B, T, I]`` to ``reads[B, T, W]`` and the next state."""
         query, said = interface.split([self.width, self.interface_size - self.width], dim=-1)
@@ -173,7 +191,7 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
             empty = torch.rand(interface.shape[:2], device=interface.device) < self.noise
             times = times + empty.cumsum(1)
         every = torch.cat([-1 - state.ages, times], dim=1)
-        reads = attend(query, written, times.unsqueeze(2) - every.unsqueeze(1) - 1, hops)
+        reads = attend(query, written, times.unsqueeze(2) - every.unsqueeze(1) - 1, hops, shown)
         return reads, self._last(written, every, state.ages.shape[1], valid)
 
     def _last(self, written: Tensor, times: Tensor, before: int, valid: Tensor | None) -> MemoryNetworkState:

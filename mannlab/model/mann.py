@@ -173,7 +173,9 @@ class MANN(nn.Module):
         graphs: Graphs | None = None,
     ) -> tuple[Tensor, Tensor, RunState]:
         parts = (self.controller, self.memory, self.interface, x, state, valid)
-        return backends.run(self.backend, graphs, *parts, trace) if self.stepwise else parallel(*parts)
+        if not self.stepwise:
+            return parallel(*parts, trace)
+        return backends.run(self.backend, graphs, *parts, trace)
 
     def _recomputing(
         self, every: int, x: Tensor, state: RunState, valid: Tensor | None

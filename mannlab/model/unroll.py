@@ -73,8 +73,13 @@ def parallel(
     x: Tensor,
     state: RunState,
     valid: Tensor | None = None,
+    trace: Trace | None = None,
 ) -> tuple[Tensor, Tensor, RunState]:
     """The controller over the whole sequence, then the memory; reads are not fed back."""
     hidden, controlled = controller.sequence(x, state.controller, valid)
-    reads, remembered = memory.sequence(interface(hidden), state.memory, valid)
+    said = interface(hidden)
+    if trace is not None:
+        for title, weights in memory.trace_sequence(said, memory.snapshot(state.memory), valid).items():
+            trace.setdefault(title, []).extend(weights.detach().unbind(1))
+    reads, remembered = memory.sequence(said, state.memory, valid)
     return hidden, reads, RunState(controlled, remembered, state.reads)

@@ -1,4 +1,4 @@
-"""Which words of a source the memory's reads go back to, for each word of the target."""
+"""What was said before that the memory's reads go back to: of a translation, the words of its source."""
 
 from __future__ import annotations
 
@@ -29,8 +29,13 @@ def align(reading: Tensor, writing: Tensor, source: int) -> Tensor:
     return shares[source:, :source]
 
 
-def draw_alignment(weights: Tensor, source: Sequence[str], target: Sequence[str]) -> Figure:
-    """``weights[target, source]`` in [0, 1] as squares, dark is 1, tokens beside them."""
+def recall(reading: Tensor, writing: Tensor, step: int) -> Tensor:
+    """As :func:`align`, of each head at one step, not scaled: ``[step, heads]`` in [0, 1]."""
+    return (writing[:step].mean(1) @ reading[step].T).clamp(0, 1)
+
+
+def draw_alignment(weights: Tensor, source: Sequence[str], target: Sequence[str], title: str = "") -> Figure:
+    """``weights[target, source]`` in [0, 1] as squares, dark is 1, what they belong to beside them."""
     rows, columns = weights.shape
     figure = Figure(
         figsize=(1.6 + 0.22 * max(columns, 8), 1.4 + 0.22 * max(rows, 5)), dpi=100, layout="constrained"
@@ -42,6 +47,8 @@ def draw_alignment(weights: Tensor, source: Sequence[str], target: Sequence[str]
     axis.xaxis.tick_top()
     axis.tick_params(length=2)
     axis.set_xlabel(f"darkest: {float(weights.max()):.2f}", fontsize=8)
+    if title:
+        axis.set_title(_plain(title), fontsize=9)
     return figure
 
 

@@ -297,3 +297,16 @@ def test_impossible_noise_is_refused():
         make(linear_start=-1)
     with pytest.raises(ConfigError, match=r"memory\.noise: 1\.0 is not allowed"):
         make(noise=1.0)
+
+
+def test_a_trace_shows_what_each_hop_reads_and_where_each_step_writes():
+    memory = registry.build("memory", "memory_network", slots=4, width=3, hops=2)
+    interface = torch.randn(2, 6, memory.interface_size)
+    _, state = memory.sequence(interface[:, :2], memory.init_state(2))
+    shown = memory.trace_sequence(interface[:, 2:], state)
+    assert shown["read weights"].shape == (2, 4, 2, 6)
+    torch.testing.assert_close(shown["read weights"].sum(-1), torch.ones(2, 4, 2))
+    # The step at place 3 sees those at 0 to 2; the last, at 5, no more than four: 1 to 4.
+    assert (shown["read weights"][:, 1, :, 3:] == 0).all()
+    assert (shown["read weights"][:, 3, :, [0, 5]] == 0).all()
+    assert shown["write weights"][0, :, 0].argmax(-1).tolist() == [2, 3, 4, 5]

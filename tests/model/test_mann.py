@@ -112,3 +112,14 @@ def test_errors_name_the_key_and_the_closest_match():
         assemble({**config, "memory": {"name": "dens"}})
     model, task = assemble(config)
     assert model.head.linear.out_features == task.spec.target.size
+
+
+def test_a_trace_of_steps_that_run_at_once_shows_each_of_them():
+    feeding, at_once = ({}, {})
+    x = stream()
+    make(feedback=False)(x, trace=at_once)
+    assert {title: len(steps) for title, steps in at_once.items()} == {"read weights": 5, "write weights": 5}
+    make()(x, trace=feeding)
+    assert at_once["read weights"][0].shape == feeding["read weights"][0].shape
+    model = make(memory={"name": "sparse", "slots": 8, "width": 4}, feedback=False)
+    torch.testing.assert_close(model(x, trace={}), model(x))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mannlab.plots.alignment import align, draw_alignment
+from mannlab.plots.alignment import align, draw_alignment, recall
 
 
 def test_reads_lead_back_to_writes() -> None:
@@ -26,3 +26,16 @@ def test_it_is_drawn_with_any_tokens() -> None:
     figure = draw_alignment(torch.rand(2, 3), ["a$", "\ufffd", "␣c"], ["d", "■"])
     figure.canvas.draw()
     assert len(figure.axes) == 1
+
+
+def test_each_head_of_a_step_is_traced_to_earlier_ones() -> None:
+    writing = torch.eye(4).unsqueeze(1)
+    reading = torch.zeros(4, 2, 4)
+    reading[2, 0, 1], reading[2, 1, 3] = 1, 1  # the second head reads what is written later
+    assert torch.equal(recall(reading, writing, 2), torch.tensor([[0.0, 0], [1, 0]]))
+
+
+def test_a_title_may_hold_anything() -> None:
+    figure = draw_alignment(torch.zeros(1, 1), ["a"], ["b"], "What costs $5?")
+    figure.canvas.draw()
+    assert "5" in figure.axes[0].get_title()

@@ -321,3 +321,20 @@ def test_the_real_one_has_as_many_questions_as_they_say():
     counts = np.bincount(task.parts["test"].groups, minlength=20)
     assert counts[3] == counts[15] == counts[18] == 1000
     assert "w,w" in task.corpus.answers
+
+
+@pytest.mark.parametrize("memory", ["memory_network", "dense"])
+def test_a_picture_shows_what_the_last_question_looks_at(memory):
+    parts = {"memory": {"name": memory, "slots": 9}, "controller": {"name": "lstm", "hidden": 8}}
+    task = {"name": "babi", "source": "generated", "size": "1k"}
+    model, task = assemble(parts | {"task": task})
+    batch = task.batch(Split("val"), Draws(0, "val"), 0, 1)
+    trace = {}
+    model(batch.inputs, batch.valid, trace=trace)
+    shown = {title: torch.stack(steps, 1)[0] for title, steps in trace.items()}
+    figure = task.traced_pictures(shown, batch)["question"]
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    step = int(batch.scored[0].nonzero()[-1])
+    assert labels == spelt(task, batch, 0)[:step]
+    assert figure.axes[0].get_title().startswith(spelt(task, batch, 0)[step])
+    assert task.traced_pictures({}, batch) == {}

@@ -32,7 +32,9 @@ class Hops:
     slots: int
 
 
-def attend(query: Tensor, written: Tensor, ages: Tensor, hops: Hops) -> Tensor:
+def attend(
+    query: Tensor, written: Tensor, ages: Tensor, hops: Hops, shown: list[Tensor] | None = None
+) -> Tensor:
     """What is known after the last hop (Sukhbaatar et al. 2015, eq. 1-4).
 
     Args:
@@ -41,6 +43,7 @@ def attend(query: Tensor, written: Tensor, ages: Tensor, hops: Hops) -> Tensor:
         ages: ``int64[B, T, L]``: how many slots are newer than slot l as step t sees it. Only those of
             [0, N) are seen.
         hops: see :class:`Hops`.
+        shown: if given, the weights of each hop are appended, ``[B, T, L]``.
 
     Returns:
         ``u[B, T, W]``; that of a step that sees nothing is made of its query alone.
@@ -53,6 +56,8 @@ def attend(query: Tensor, written: Tensor, ages: Tensor, hops: Hops) -> Tensor:
         if hops.temporal is not None:
             scores = scores + (u @ hops.temporal[key].T).gather(2, where)
         weights = _weigh(scores, seen, hops.linear)
+        if shown is not None:
+            shown.append(weights)
         o = weights @ written[:, :, value]
         if hops.temporal is not None:
             by_age = weights.new_zeros(*weights.shape[:2], hops.slots).scatter_add(2, where, weights)
