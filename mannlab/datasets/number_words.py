@@ -11,6 +11,7 @@ from mannlab.datasets.cache import progress
 from mannlab.datasets.parallel import SPLITS, Pairs, hashed
 from mannlab.errors import ConfigError, choices, require
 
+LARGEST = 10**12  # above it some languages have no words, or take for ever
 SMALL = 100  # below it are the words that larger numbers are made of: training has them all
 SHARE = 10  # one larger number in so many is for validation, another for the test
 HELD_OUT = 500  # numbers in each of the two
@@ -40,7 +41,7 @@ def number_pairs(languages: list[str], pairs: int, largest: int) -> dict[str, Pa
         )
     require(pairs >= 1, f"task.pairs: {pairs} is not allowed.", "It must be at least 1.")
     require(
-        SMALL < largest < 10**15, f"task.largest: {largest} is not allowed.", "It must be in [101, 10^15)."
+        SMALL < largest < LARGEST, f"task.largest: {largest} is not allowed.", "It must be in [101, 10^12)."
     )
     found = {split: Pairs() for split in SPLITS}
     numbers = _numbers(pairs, largest)
@@ -89,8 +90,9 @@ def _languages() -> Any:
 def _spelled(number: int, language: str) -> str:
     spell: Callable[..., str] = _package().num2words
     try:
-        return spell(number, lang=language)
-    except (NotImplementedError, OverflowError, KeyError, IndexError) as error:
+        return spell(number, lang=language).strip()
+    # Whatever it stumbles over where a language's words end: NotImplementedError, TypeError, KeyError, ...
+    except Exception as error:
         raise ConfigError(
             f"task.largest: num2words cannot say {number} in '{language}'.", "Give a smaller task.largest."
         ) from error

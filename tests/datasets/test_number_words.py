@@ -39,5 +39,7 @@ def test_what_cannot_be_is_named() -> None:
         number_pairs(["en", "xx"], 10, 999)
     with pytest.raises(ConfigError, match=r"task\.largest"):
         number_pairs(["en", "de"], 10, 50)
+    with pytest.raises(ConfigError, match=r"cannot say \d+ in 'am'"):
+        number_pairs(["en", "am"], 100, 999_999)
     with pytest.raises(ConfigError, match=r"task\.pairs"):
         number_pairs(["en", "de"], 0, 999)
