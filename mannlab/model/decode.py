@@ -158,6 +158,12 @@ class _Search:
     finished: list[Continuation] = field(default_factory=list)
     open: list[Continuation] = field(default_factory=list)
 
+    def goes_on(self, best: float, beam: int) -> bool:
+        """Whether to look further, where ``best`` is the score of the best beginning."""
+        if best == -float("inf"):
+            return False
+        return len(self.finished) < beam or best > self.best().score
+
     def best(self) -> Continuation:
         return max(self.finished or self.open, key=lambda found: found.score)
 
@@ -173,9 +179,10 @@ def beam_search(
 ) -> list[Continuation]:
     """Keep the ``beam`` likeliest beginnings at each step.
 
-    A continuation is finished when its end is among the ``beam`` best next tokens of its prompt; the search
-    stops when that many are, or at the limit. The best is the one of highest score, that is log-probability
-    over ``length ** length_penalty`` (the end counts). With ``beam=1`` this is :func:`greedy`.
+    A continuation is finished when its end is among the ``beam`` best next tokens of its prompt. The search
+    stops at the limit, or when that many are finished and no beginning has a better score than the best of
+    them. A score is the log-probability over ``length ** length_penalty`` (the end counts). With ``beam=1``
+    this is :func:`greedy`.
 
     Raises:
         ConfigError: the memory changes its state in place.
@@ -203,7 +210,7 @@ def beam_search(
             search = searches[number]
             if length >= search.limit:
                 search.open = _open(said[row], totals[row] * share)
-            elif len(search.finished) < beam and bool(totals[row, 0] > -torch.inf):
+            elif search.goes_on(float(totals[row, 0] * share), beam):
                 going.append(row)
         if not going:
             break

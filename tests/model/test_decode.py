@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from mannlab.contracts import Bits, Classes, StreamSpec, Token, Vector
 from mannlab.errors import ConfigError
-from mannlab.model import MANN
+from mannlab.model import MANN, decode
 from mannlab.model.decode import Decoder, advance, beam_search, greedy, read
 
 VOCABULARY, END = 5, 4
@@ -112,6 +115,25 @@ def test_a_beam_of_all_beginnings_finds_the_best_of_all(controller: str) -> None
         tokens, value = exact(model, [1, 2, 0], 4, 0.7)
         assert found.tokens == tokens
         assert found.score == pytest.approx(value, rel=1e-5)
+
+
+def test_early_ends_do_not_stop_the_search_for_a_better_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every step the end is second best, so many bad answers are finished before the good one."""
+
+    def scores(place: Tensor) -> Tensor:
+        sure = torch.full((len(place), VOCABULARY), 0.01 / 3)
+        sure[:, END] = 0.09
+        sure[torch.arange(len(place)), place % END] = 0.9
+        sure[place == 8] = torch.tensor([0.0025] * 4 + [0.99])
+        return sure.log()
+
+    first = torch.zeros(2, dtype=torch.int64)
+    monkeypatch.setattr(decode, "read", lambda model, prompts: (scores(first), first))
+    monkeypatch.setattr(decode, "advance", lambda model, tokens, state: (scores(state + 1), state + 1))
+    toy: Any = SimpleNamespace(reorder=lambda state, rows: state[rows])
+    for found in beam_search(toy, [[0], [0]], END, [20, 20], beam=3):
+        assert found.tokens == [0, 1, 2, 3, 0, 1, 2, 3]
+        assert found.score == pytest.approx((8 * math.log(0.9) + math.log(0.99)) / 9, rel=1e-5)
 
 
 @torch.no_grad()
