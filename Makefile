@@ -53,7 +53,7 @@ $(BIN)/python:
 
 $(RUN_READY): pyproject.toml | $(BIN)/python
 	@echo "mannlab: installing into $(VENV) (once; torch is large)"
-	@$(PIP) -e .
+	@$(PIP) -e '.[text]'
 	@touch $@
 
 $(DEV_READY): pyproject.toml | $(BIN)/python

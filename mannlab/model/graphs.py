@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from torch.nn.functional import pad
 from mannlab.contracts import cut
 from mannlab.kernels.nodes import differentiable_once
 from mannlab.kernels.recording import Function, Recording
+from mannlab.model.agreement import Recorded, agrees
 from mannlab.model.recompute import pack
 from mannlab.model.unroll import Advance, RunState, stepwise
 
@@ -33,14 +34,6 @@ MOST_GRAPHS = 16
 MOST_STEPS = 1024
 EXACT_LENGTHS = 2
 MOST_SEEN = 1000
-
-
-class Recorded(Protocol):
-    """See :class:`mannlab.kernels.recording.Recording`."""
-
-    def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]: ...
-
-    def backward(self, ons: Sequence[Tensor], again: bool) -> list[Tensor | None]: ...
 
 
 class Lengths:
@@ -179,20 +172,24 @@ class Graphs:
         return list(_Replayed.apply(entry, len(inputs), *inputs, *weights))
 
     def _make(self, function: Function, inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> Entry | None:
-        began = time.perf_counter()
+        began, why = time.perf_counter(), ""
         try:
-            entry = Entry(self._record(function, inputs, weights))
+            recorded = self._record(function, inputs, weights)
+            # The first alone: what a machine gets wrong, it gets wrong there.
+            if not self.entries and not agrees(recorded, function, inputs, weights):
+                why = "a replay gives something else than the steps themselves; please report it"
         # Whatever it is: run step by step it is an error in its own place, or none.
         except Exception as error:
+            why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        if why:
             self._broken = True
             self.entries.clear()
-            why = str(error).strip().partition("\n")[0]
-            log.warning("CUDA graphs: sequences run step by step: %s: %s", type(error).__name__, why)
+            log.warning("CUDA graphs: sequences run step by step: %s", why)
             return None
         if not self.entries:
             seconds, shape = time.perf_counter() - began, list(inputs[0].shape)
             log.info("CUDA graphs: recorded a sequence of shape %s in %.1f s; others follow.", shape, seconds)
-        return entry
+        return Entry(recorded)
 
 
 class _Replayed(torch.autograd.Function):

@@ -353,6 +353,26 @@ def test_where_recording_fails_it_runs_step_by_step_and_says_so_once(caplog):
     assert said == ["CUDA graphs: sequences run step by step: RuntimeError: no capture"]
 
 
+@pytest.mark.parametrize("wrong", ["outputs", "gradients"])
+def test_a_recording_that_does_something_else_is_not_used(wrong, caplog):
+    class Liar(Fake):
+        def replay(self) -> list[Tensor]:
+            outputs = super().replay()
+            return [out + 1 for out in outputs] if wrong == "outputs" else outputs
+
+        def backward(self, ons: Sequence[Tensor], again: bool) -> list[Tensor | None]:
+            grads = super().backward(ons, again)
+            return [None if grad is None else grad * 2 for grad in grads] if wrong == "gradients" else grads
+
+    model, plain = make(), make(recorded=False)
+    model.graphs = Graphs(Liar, ("cpu",))
+    x, _ = draw(2, 3)
+    for _ in range(3):
+        same(results(model, x, None), results(plain, x, None))
+    said = [message for message in caplog.messages if "something else than the steps" in message]
+    assert len(said) == 1
+
+
 def test_a_first_recording_is_told_with_its_time_and_no_other(caplog):
     model = make()
     with caplog.at_level("INFO"), torch.no_grad():
