@@ -26,7 +26,7 @@ def agrees(
     inputs: Sequence[Tensor],
     weights: Sequence[Tensor],
 ) -> bool:
-    """Whether a replay gives outputs and gradients of ``function(*inputs, *weights)``; waits for the device."""
+    """Whether a replay gives what ``function(*inputs, *weights)`` gives, and its gradients. Waits for it."""
     parts = [part.detach().requires_grad_(part.requires_grad) for part in (*inputs, *weights)]
     outputs = list(function(*parts))
     with torch.no_grad():
