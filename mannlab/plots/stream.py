@@ -12,6 +12,8 @@ from torch import Tensor
 
 EMPTY = "#e6ecf3"  # where nothing is asked
 SLOTS_SHOWN = 48
+MANY = 6  # panels, of which each is lower
+FAINT = 0.25  # a head whose weights are nowhere above it would look blank
 TOUCHED = 0.05
 
 
@@ -21,18 +23,25 @@ def draw_stream(rows: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Fi
     Args:
         rows: by title, ``[T, size]`` in [0, 1]; NaN is left empty.
         weights: by title, ``[T, heads, N]`` in [0, 1]; one panel a head. Where a memory has many slots,
-            the stretch that heads touched is shown.
+            the stretch that heads touched is shown; a head that looks everywhere at once has a scale of its
+            own, and its darkest value beside it.
     """
-    panels = [(title, row.T.numpy(), 0, 0) for title, row in rows.items()]
+    panels = [(title, row.T.numpy(), 0, 0, 1.0) for title, row in rows.items()]
     first, last = touched(weights)
     for title, weight in weights.items():
         heads, slots = weight.shape[1:]
         stretch = np.arange(first, last) % slots
         for head in range(heads):
             name = title if heads == 1 else f"{title} {head + 1}"
-            panels.append((name, weight[:, head, stretch].T.numpy(), slots, first))
+            values = weight[:, head, stretch].T.numpy()
+            top = float(values.max(initial=0))
+            if 0 < top < FAINT:
+                panels.append((f"{name}\ndarkest: {top:.2g}", values, slots, first, top))
+            else:
+                panels.append((name, values, slots, first, 1.0))
     steps = max((panel[1].shape[1] for panel in panels), default=1)
-    heights = [min(4.0, max(0.45, 0.11 * len(values))) for _, values, _, _ in panels]
+    tallest = 4.0 if len(panels) <= MANY else 2.0
+    heights = [min(tallest, max(0.45, 0.11 * len(panel[1]))) for panel in panels]
     figure = Figure(
         figsize=(min(14.0, max(5.0, 1.6 + 0.13 * steps)), 0.6 + sum(heights) + 0.16 * len(panels)), dpi=100
     )
@@ -46,11 +55,13 @@ def draw_stream(rows: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Fi
     return figure
 
 
-def _panel(axis: Any, title: str, values: Any, slots: int, first: int) -> None:
+def _panel(axis: Any, title: str, values: Any, slots: int, first: int, top: float) -> None:
     axis.set_facecolor(EMPTY)
     size, steps = values.shape
     extent = (-0.5, steps - 0.5, first + size - 0.5, first - 0.5)
-    axis.imshow(values, cmap="gray_r", vmin=0, vmax=1, aspect="auto", interpolation="nearest", extent=extent)
+    axis.imshow(
+        values, cmap="gray_r", vmin=0, vmax=top, aspect="auto", interpolation="nearest", extent=extent
+    )
     axis.set_ylabel(
         title.replace(" weights", "\nweights") if slots else title,
         rotation=0,

@@ -53,3 +53,18 @@ def test_a_stretch_may_go_on_past_the_last_slot() -> None:
     assert set(range(120, 138)) <= set(range(first, last))
     labels = draw_stream({}, {"w": weights}).axes[0].get_yticklabels()
     assert [label.get_text() for label in labels] == [str(first), str((last - 1) % 128)]
+
+
+def test_a_head_that_looks_everywhere_has_a_scale_of_its_own() -> None:
+    weights = torch.full((5, 2, 40), 0.02)
+    weights[2, 1, 3] = 0.9
+    faint, sharp = draw_stream({}, {"read weights": weights}).axes
+    assert faint.get_ylabel() == "read\nweights 1\ndarkest: 0.02"
+    assert faint.images[0].get_clim()[1] == torch.tensor(0.02).item()
+    assert sharp.get_ylabel() == "read\nweights 2"
+    assert sharp.images[0].get_clim() == (0, 1)
+
+
+def test_nothing_read_at_all_is_white() -> None:
+    (axis,) = draw_stream({}, {"w": torch.zeros(5, 1, 4)}).axes
+    assert axis.images[0].get_clim() == (0, 1)
