@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+LETTER = 0.07  # inches
+
 
 def align(reading: Tensor, writing: Tensor, source: int) -> Tensor:
     """How far each step's reads come from what was written at each step of the source.
@@ -37,8 +39,12 @@ def recall(reading: Tensor, writing: Tensor, step: int) -> Tensor:
 def draw_alignment(weights: Tensor, source: Sequence[str], target: Sequence[str], title: str = "") -> Figure:
     """``weights[target, source]`` in [0, 1] as squares, dark is 1, what they belong to beside them."""
     rows, columns = weights.shape
+    # Room for what is longer than a word.
+    wide, tall = (LETTER * max(0, max(map(len, names), default=0) - 12) for names in (target, source))
     figure = Figure(
-        figsize=(1.6 + 0.22 * max(columns, 8), 1.4 + 0.22 * max(rows, 5)), dpi=100, layout="constrained"
+        figsize=(1.6 + 0.22 * max(columns, 8) + wide, 1.4 + 0.22 * max(rows, 5) + tall),
+        dpi=100,
+        layout="constrained",
     )
     axis = figure.subplots()
     axis.imshow(weights.numpy(), cmap="gray_r", vmin=0, vmax=max(float(weights.max()), 1e-6), aspect="equal")
@@ -48,7 +54,7 @@ def draw_alignment(weights: Tensor, source: Sequence[str], target: Sequence[str]
     axis.tick_params(length=2)
     axis.set_xlabel(f"darkest: {float(weights.max()):.2f}", fontsize=8)
     if title:
-        axis.set_title(_plain(title), fontsize=9)
+        axis.set_title(_plain(title), fontsize=9, loc="right")
     return figure
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import torch
 
 from mannlab.plots.alignment import align, draw_alignment, recall
@@ -38,4 +40,11 @@ def test_each_head_of_a_step_is_traced_to_earlier_ones() -> None:
 def test_a_title_may_hold_anything() -> None:
     figure = draw_alignment(torch.zeros(1, 1), ["a"], ["b"], "What costs $5?")
     figure.canvas.draw()
-    assert "5" in figure.axes[0].get_title()
+    assert "5" in figure.axes[0].get_title(loc="right")
+
+
+def test_long_labels_have_room() -> None:
+    figure = draw_alignment(torch.rand(2, 3), ["1", "2", "3"], ["daniel went back to the bedroom"] * 2)
+    figure.savefig(io.BytesIO(), format="png")
+    edges = [label.get_window_extent().x0 for label in figure.axes[0].get_yticklabels()]
+    assert min(edges) >= 0

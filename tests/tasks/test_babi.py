@@ -336,5 +336,5 @@ def test_a_picture_shows_what_the_last_question_looks_at(memory):
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     step = int(batch.scored[0].nonzero()[-1])
     assert labels == spelt(task, batch, 0)[:step]
-    assert figure.axes[0].get_title().startswith(spelt(task, batch, 0)[step])
+    assert figure.axes[0].get_title(loc="right").startswith(spelt(task, batch, 0)[step])
     assert task.traced_pictures({}, batch) == {}
