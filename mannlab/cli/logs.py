@@ -24,20 +24,27 @@ class Line(logging.Formatter):
 
 
 class Terminal(logging.StreamHandler[Any]):
-    """Writes to whatever is standard output at that time: a progress bar may stand in for it."""
+    """Writes to ``where``, "stdout" or "stderr", as it is at that time: a progress bar may stand in for it."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where = where
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.stream = sys.stdout
+        self.stream = getattr(sys, self.where)
         super().emit(record)
 
 
-def console() -> None:
-    """Show the log in the terminal, too."""
+def console(stream: str = "stdout") -> None:
+    """Show the log in the terminal, too; on ``stderr`` where standard output is for answers."""
     root = logging.getLogger()
-    if not any(isinstance(handler, Terminal) for handler in root.handlers):
-        handler = Terminal()
-        handler.setFormatter(Line("%(message)s"))
-        root.addHandler(handler)
+    for known in root.handlers:
+        if isinstance(known, Terminal):
+            known.where = stream
+            return
+    handler = Terminal(stream)
+    handler.setFormatter(Line("%(message)s"))
+    root.addHandler(handler)
 
 
 def to_file(text: str) -> None:

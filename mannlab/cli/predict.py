@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     texts = read_texts(own)
     target = open_target(own.get("out"))
     config, checkpoint = evaluate.prepare(run, which, overrides, rest)
-    logs.console()
+    logs.console("stderr")
     from mannlab.training.predict import Predictor
 
     predictor = Predictor(config, checkpoint)

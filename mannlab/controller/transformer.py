@@ -24,7 +24,7 @@ class TransformerState(NamedTuple):
         keys: ``[B, layers, heads, S, D]``, already rotated.
         values: ``[B, layers, heads, S, D]``.
         real: ``[B, S]``, 1 for cache entries of real steps, 0 for those of padding.
-        before: ``[B]``, real steps that have left the cache.
+        before: ``float32[B]``, real steps that have left the cache.
     """
 
     keys: Tensor
@@ -36,10 +36,12 @@ class TransformerState(NamedTuple):
 def rotate(x: Tensor, positions: Tensor) -> Tensor:
     """Rotary positions (Su et al. 2021, arXiv 2104.09864): ``x[B, heads, L, D]``, ``positions[B, L]``."""
     half = x.shape[-1] // 2
-    rates = ROTARY_BASE ** (-torch.arange(half, device=x.device, dtype=x.dtype) / half)
-    angles = (positions.to(x.dtype)[..., None] * rates).unsqueeze(1)
+    # Half precision cannot tell a position of some hundreds from the next.
+    exact = torch.promote_types(x.dtype, torch.float32)
+    rates = ROTARY_BASE ** (-torch.arange(half, device=x.device, dtype=exact) / half)
+    angles = (positions.to(exact)[..., None] * rates).unsqueeze(1)
     first, second = x.split(half, dim=-1)
-    cos, sin = angles.cos(), angles.sin()
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
 
 
@@ -154,12 +156,12 @@ class Transformer(Controller[TransformerState]):
             block.feedforward, block.memory = nn.Identity(), make(self.output_size)
 
     def progress(self, state: TransformerState) -> Tensor:
-        return state.before + state.real.sum(1)
+        return state.before + state.real.float().sum(1)
 
     def init_state(self, batch: int) -> TransformerState:
         like = self.norm.weight
         empty = like.new_zeros(batch, len(self.blocks), self.heads, 0, self.head_width)
-        return TransformerState(empty, empty, like.new_zeros(batch, 0), like.new_zeros(batch))
+        return TransformerState(empty, empty, like.new_zeros(batch, 0), like.new_zeros(batch).float())
 
     def forward(self, x: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
         return self.step(x, state)
@@ -176,7 +178,7 @@ class Transformer(Controller[TransformerState]):
         batch, steps = x.shape[:2]
         here = state.real.new_ones(batch, steps) if valid is None else valid.to(state.real)
         real = torch.cat([state.real, here], dim=1)
-        places = real.cumsum(1) + (state.before.unsqueeze(1) - 1)
+        places = real.float().cumsum(1) + (state.before.unsqueeze(1) - 1)
         positions = places[:, -steps:]
         past = state.real.shape[1]
         causal = torch.ones(steps, past + steps, dtype=torch.bool, device=x.device).tril(past)
@@ -204,6 +206,6 @@ class Transformer(Controller[TransformerState]):
                 real = real.gather(1, order)
                 whole = order[:, None, None, :, None].expand(keys.shape)
                 keys, values = keys.gather(3, whole), values.gather(3, whole)
-            before = before + real[:, :gone].sum(1)
+            before = before + real[:, :gone].float().sum(1)
             keys, values, real = keys[:, :, :, gone:], values[:, :, :, gone:], real[:, gone:]
         return self.norm(h), TransformerState(keys, values, real, before)

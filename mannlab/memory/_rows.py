@@ -1,11 +1,33 @@
-"""What memories of rows share: checks of sizes, and the memory before the first step."""
+"""What memories of rows share: checks of sizes, the memory before the first step, and its precision."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from mannlab.errors import require
+
+Forward = TypeVar("Forward", bound=Callable[..., Any])
+
+
+def in_full_precision(forward: Forward) -> Forward:
+    """A memory's ``forward`` in the type of its state, also where autocast is on.
+
+    What is added up over many steps does not bear half precision, nor do what norms are kept from zero by.
+    """
+
+    @wraps(forward)
+    def wrapped(self: Any, interface: Tensor, state: Any) -> Any:
+        if not torch.is_autocast_enabled(interface.device.type):
+            return forward(self, interface, state)
+        with torch.autocast(interface.device.type, enabled=False):
+            return forward(self, interface.to(state.memory.dtype), state)
+
+    return cast(Forward, wrapped)
 
 
 def check_sizes(**sizes: int) -> None:

@@ -66,7 +66,8 @@ def allocation(usage: Tensor) -> Tensor:
         ``[B, N]``; the sum is 1 less the product of all usages.
     """
     ordered, order = (USAGE_FLOOR + (1 - USAGE_FLOOR) * usage).sort(dim=-1, stable=True)
-    left = torch.cat([torch.ones_like(ordered[:, :1]), ordered[:, :-1].cumprod(-1)], dim=-1)
+    # Not torch's running product, whose backward pass waits for the device.
+    left = torch.cat([torch.ones_like(ordered[:, :1]), ordered[:, :-1].log().cumsum(-1).exp()], dim=-1)
     return torch.zeros_like(usage).scatter(-1, order, (1 - ordered) * left)
 
 
@@ -116,8 +117,10 @@ def erase_add(memory: Tensor, weights: Tensor, erase: Tensor, add: Tensor) -> Te
     if weights.shape[1] == 1:
         kept = 1 - weights.transpose(-1, -2) * erase
         return torch.addcmul(weights.transpose(-1, -2) * add, memory, kept)
-    kept = (1 - weights.unsqueeze(-1) * erase.unsqueeze(-2)).prod(dim=1)
-    return torch.baddbmm(memory * kept, weights.transpose(-1, -2), add)
+    kept = memory
+    for head in range(weights.shape[1]):
+        kept = kept * (1 - weights[:, head].unsqueeze(-1) * erase[:, head].unsqueeze(-2))
+    return torch.baddbmm(kept, weights.transpose(-1, -2), add)
 
 
 def one_hot_logits(slots: int, slot: int, sharpness: float) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 from mannlab.contracts import Memory
 from mannlab.errors import require
 from mannlab.memory import addressing
-from mannlab.memory._rows import check_sizes, first_rows
+from mannlab.memory._rows import check_sizes, first_rows, in_full_precision
 from mannlab.registry import register
 
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ class DenseMemory(Memory[DenseState]):
             add=torch.tanh(add).view(batch, self.write_heads, self.width),
         )
 
+    @in_full_precision
     def forward(self, interface: Tensor, state: DenseState) -> tuple[Tensor, DenseState]:
         said = self.fields(interface)
         content = addressing.content_weights(said.key, state.memory, said.strength)

@@ -12,7 +12,7 @@ from mannlab.contracts import Memory
 from mannlab.errors import require
 from mannlab.kernels.dnc.layout import LINK_FLOOR, MASK_FLOOR, DNCInterface, DNCState
 from mannlab.memory import addressing
-from mannlab.memory._rows import check_sizes, first_rows
+from mannlab.memory._rows import check_sizes, first_rows, in_full_precision
 from mannlab.registry import register
 
 if TYPE_CHECKING:
@@ -140,9 +140,13 @@ class DNCMemory(Memory[DNCState]):
     def _mask(said: Tensor) -> Tensor:
         return MASK_FLOOR + (1 - MASK_FLOOR) * torch.sigmoid(said)
 
+    @in_full_precision
     def forward(self, interface: Tensor, state: DNCState) -> tuple[Tensor, DNCState]:
         said = self.fields(interface)
-        retained = (1 - said.free.unsqueeze(-1) * state.reading).prod(dim=1)
+        # Not torch's product, whose backward pass waits for the device.
+        retained = 1 - said.free[:, :1] * state.reading[:, 0]
+        for head in range(1, self.read_heads):
+            retained = retained * (1 - said.free[:, head : head + 1] * state.reading[:, head])
         usage = (state.usage + state.writing - state.usage * state.writing) * retained
         found = _content(said.write_key, state.memory, said.write_strength, said.write_mask).squeeze(1)
         writing = said.write_gate * torch.lerp(found, addressing.allocation(usage), said.allocation_gate)

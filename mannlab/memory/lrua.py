@@ -11,7 +11,7 @@ from torch import Tensor
 from mannlab.contracts import Memory
 from mannlab.errors import require
 from mannlab.memory import addressing
-from mannlab.memory._rows import check_sizes, first_rows, on_first_slot
+from mannlab.memory._rows import check_sizes, first_rows, in_full_precision, on_first_slot
 from mannlab.registry import register
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ class LRUAMemory(Memory[LRUAState]):
         words = [torch.tanh(said).view(-1, self.read_heads, self.width) for said in (key, *add)]
         return LRUAInterface(words[0], torch.sigmoid(gate), words[-1])
 
+    @in_full_precision
     def forward(self, interface: Tensor, state: LRUAState) -> tuple[Tensor, LRUAState]:
         said = self.fields(interface)
         least = state.usage.sort(dim=1, stable=True).indices[:, : self.read_heads]

@@ -200,7 +200,7 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
         if valid is None:
             written, times = written[:, -most:], times[:, -most:]
             return MemoryNetworkState(written, self._aged(times[:, -1:] - times))
-        ends = before + valid.sum(1, keepdim=True).long()
+        ends = before + valid.bool().sum(1, keepdim=True)
         places = ends - most + torch.arange(most, device=times.device)
         rows = torch.arange(len(times), device=times.device).unsqueeze(1)
         there = places >= 0

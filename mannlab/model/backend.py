@@ -28,7 +28,7 @@ def check(backend: str, controller: Controller[Any], memory: Memory[Any]) -> Non
         raise ConfigError(f"model.backend: there is no '{backend}'.", choices(backend, BACKENDS, "backends"))
     why = None
     if backend == "fused":
-        why = _missing(controller, memory)
+        why = _missing(controller, memory) or _unfit(controller)
     elif backend == "graphs":
         why = _formless(controller, memory)
     elif backend == "compiled" and not _functional(memory):
@@ -60,6 +60,13 @@ def _missing(controller: Controller[Any], memory: Memory[Any]) -> str | None:
     return "numba is not installed" if find_spec("numba") is None else _formless(controller, memory)
 
 
+def _unfit(controller: Controller[Any]) -> str | None:
+    """Why a controller that has a fused form has none with its options."""
+    if controller.fused(controller.init_state(1)) is None:
+        return f"the controller {type(controller).__name__} has no such form with these options"
+    return None
+
+
 def _kernels(memory: Memory[Any], state: Any) -> Advance | None:
     """The memory's step as kernels of a GPU."""
     return memory.on_gpu(state) if "on_gpu" in vars(type(memory)) else None
@@ -75,7 +82,7 @@ def describe(backend: str, controller: Controller[Any], memory: Memory[Any], dev
     if backend == "graphs":
         return f"backend graphs: {recorded}"
     if device.type == "cpu":
-        why = _missing(controller, memory)
+        why = _missing(controller, memory) or _unfit(controller)
         return f"backend eager: {why}" if why else "backend fused: a sequence is one node"
     if "on_gpu" not in vars(type(memory)):
         return f"backend eager: the memory {type(memory).__name__} has no form for {device}"

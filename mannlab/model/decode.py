@@ -165,7 +165,9 @@ class _Search:
         return len(self.finished) < beam or best > self.best().score
 
     def best(self) -> Continuation:
-        return max(self.finished or self.open, key=lambda found: found.score)
+        # Nothing at all, where the model says what is not a number.
+        found = self.finished or self.open or [Continuation([], -float("inf"), False)]
+        return max(found, key=lambda one: one.score)
 
 
 def beam_search(

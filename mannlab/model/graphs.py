@@ -105,6 +105,7 @@ class Graphs:
         self.lengths = Lengths()
         self._seen: set[Hashable] = set()
         self._said: set[str] = set()
+        self._checked: set[bool] = set()
         self._broken = False
 
     def __deepcopy__(self, memo: Any) -> Graphs:
@@ -175,9 +176,11 @@ class Graphs:
         began, why = time.perf_counter(), ""
         try:
             recorded = self._record(function, inputs, weights)
-            # The first alone: what a machine gets wrong, it gets wrong there.
-            if not self.entries and not agrees(recorded, function, inputs, weights):
+            # The first alone, with and without gradients: what a machine gets wrong, it gets wrong there.
+            grad = torch.is_grad_enabled()
+            if grad not in self._checked and not agrees(recorded, function, inputs, weights):
                 why = "a replay gives something else than the steps themselves; please report it"
+            self._checked.add(grad)
         # Whatever it is: run step by step it is an error in its own place, or none.
         except Exception as error:
             why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -44,3 +44,13 @@ def test_errors_go_to_the_file_alone(
     logs.to_file("the whole trace")
     assert capsys.readouterr().out == ""
     assert (tmp_path / "train.log").read_text() == "the whole trace\n"
+
+
+def test_where_output_is_for_answers_the_log_goes_elsewhere(
+    log: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.console("stderr")
+    log.warning("look out")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "warning: look out\n"

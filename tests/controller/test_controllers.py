@@ -146,3 +146,16 @@ def test_padding_takes_no_place_in_a_short_context() -> None:
     _, plain = model.sequence(x[:, :3], model.init_state(1))
     after = [model.sequence(more, state)[0] for state in (padded, plain)]
     assert torch.allclose(after[0], after[1])
+
+
+def test_half_precision_tells_positions_apart() -> None:
+    from mannlab.controller.transformer import rotate
+
+    x = torch.ones(1, 1, 2, 8, dtype=torch.bfloat16)
+    one, other = rotate(x, torch.tensor([[500.0, 501.0]]))[0, 0]
+    assert not torch.equal(one, other)
+    model = registry.build(
+        "controller", "transformer", 3, width=8, layers=1, heads=2, context=None
+    ).bfloat16()
+    _, state = model.sequence(torch.zeros(1, 301, 3, dtype=torch.bfloat16), model.init_state(1))
+    assert model.progress(state).tolist() == [301]

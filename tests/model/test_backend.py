@@ -141,3 +141,39 @@ def test_a_memory_that_inherits_from_one_with_it_runs_its_own_steps(runs):
     _, state = model.run({"x": torch.zeros(1, 2, 3)})
     assert runs == []
     assert (state.reads == 7).all()
+
+
+def test_a_controller_without_layers_is_not_called_fused():
+    plain = {"name": "feedforward", "layers": 0}
+    model = MANN(plain, DENSE, SPEC)
+    said = backend.describe("auto", model.controller, model.memory, torch.device("cpu"))
+    assert said == "backend eager: the controller FeedForward has no such form with these options"
+    with pytest.raises(ConfigError, match="with these options"):
+        MANN(plain, DENSE, SPEC, backend="fused")
+
+
+@pytest.mark.parametrize("memory", ["dense", "lrua", "dnc"])
+def test_nothing_waits_for_the_device(memory):
+    """A CUDA graph cannot record what does."""
+    heads = {"write_heads": 2} if memory == "dense" else {}
+    options = {"name": memory, "slots": 5, "width": 3, "read_heads": 2, **heads}
+    model = MANN(LSTM, options, SPEC, backend="eager")
+    x = torch.randn(2, 3, 3)
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=kinds) as profile:
+        model({"x": x}).square().sum().backward()
+    waiting = {event.key for event in profile.key_averages()} & {"aten::item", "aten::_local_scalar_dense"}
+    assert not waiting
+
+
+@pytest.mark.parametrize("memory", ["dense", "lrua", "dnc"])
+@pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
+def test_mixed_precision_leaves_a_memory_whole(memory, low):
+    options = {"name": memory, "slots": 5, "width": 3, "read_heads": 2}
+    model = MANN(LSTM, options | ({"write_heads": 2} if memory == "dense" else {}), SPEC)
+    with torch.autocast("cpu", low):
+        logits, last = model.run({"x": torch.randn(2, 6, 3)})
+    logits.float().square().sum().backward()
+    assert {part.dtype for part in last.memory if part is not None} == {torch.float32}
+    assert all(part.isfinite().all() for part in last.memory if part is not None)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

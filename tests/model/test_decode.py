@@ -183,3 +183,11 @@ def test_what_cannot_be_is_refused() -> None:
     other = MANN({"name": "lstm"}, {"name": "none"}, spec)
     with pytest.raises(ConfigError, match="cannot continue"):
         Decoder(other)([[1]], end=END, limits=[3])
+
+
+def test_what_is_not_a_number_gives_an_empty_answer() -> None:
+    model = make()
+    with torch.no_grad():
+        model.head.linear.weight.fill_(torch.nan)
+        (found,) = beam_search(model, [[0, 1]], END, [3], beam=3)
+    assert (list(found.tokens), found.score) == ([], -math.inf)

@@ -173,10 +173,12 @@ def test_no_memory_and_no_callbacks_run_too(tmp_path: Path, settings: Any) -> No
 
 
 SPARSE = {"name": "sparse", "slots": 64, "width": 4, "heads": 2}
+TINY = {"slots": 8, "width": 4}
+ROWS = ("dense", "lrua", "dnc", "memory_network")
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
-@pytest.mark.parametrize("memory", [{"name": "none"}, {"name": "dense", "slots": 8, "width": 4}, SPARSE])
+@pytest.mark.parametrize("memory", [{"name": "none"}, SPARSE, *({"name": name, **TINY} for name in ROWS)])
 def test_precisions(tmp_path: Path, settings: Any, precision: str, memory: dict[str, Any]) -> None:
     summary = train(settings({"trainer.precision": precision, "memory": memory}), tmp_path / "run")
     assert summary["status"] == "completed"
