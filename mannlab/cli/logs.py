@@ -24,7 +24,7 @@ class Line(logging.Formatter):
 
 
 class Terminal(logging.StreamHandler[Any]):
-    """Writes to ``where``, "stdout" or "stderr", as it is at that time: a progress bar may stand in for it."""
+    """Writes to ``sys.stdout`` or what ``where`` names, as it is then: a progress bar may stand in for it."""
 
     def __init__(self, where: str) -> None:
         super().__init__()
