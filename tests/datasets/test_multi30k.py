@@ -65,7 +65,9 @@ def test_a_wrong_checksum_is_refused(server, tmp_path):
     assert leftovers(tmp_path) == ["multi30k"], "nothing of it stays"
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"word " * 99)[:20], None])
+@pytest.mark.parametrize(
+    "content", [b"no gzip", gzip.compress(b"word " * 99)[:20], None], ids=["no gzip", "cut", "missing"]
+)
 def test_broken_and_missing_files_are_errors(server, content):
     path = server / "train.en.gz"
     path.write_bytes(content) if content is not None else path.unlink()
