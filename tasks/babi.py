@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from mannlab.contracts import Bag, Batch, Classes, Objective, Score, Split, StreamSpec, Task, Token
+from mannlab.datasets.cache import fingerprint
 from mannlab.datasets.questions import SOURCES, STOP, UNKNOWN, Corpus, Part, load_babi, load_tales, resolve
 from mannlab.datasets.tales import FAMILIES
 from mannlab.draws import Draws
@@ -126,6 +127,7 @@ class Babi(Task):
         self.objective = Objective("error_percent", "min", shown=self.mean_name)
         words = steps == "words"
         self.parts = {split: Steps(part, words) for split, part in self.corpus.parts.items()}
+        self.fingerprint = fingerprint(self.corpus.vocabulary, self.corpus.answers)
         count = len(self.corpus.vocabulary)
         longest = self.corpus.parts["train"].words.shape[1]
         channel = Token(count) if words else Bag(count, longest, embedding, positions)

@@ -67,6 +67,7 @@ class LanguageModelling(Task):
                 f"task.source: the {split} part of the text has {len(tokens)} tokens, too few.",
                 f"Give a longer text, or fewer task.eval_lanes (now {eval_lanes}).",
             )
+        self.fingerprint = self.corpus.fingerprint
         count = self.corpus.vocabulary
         self.spec = StreamSpec({"token": Token(count)}, Classes(count))
 

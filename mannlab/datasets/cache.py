@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import sys
@@ -76,6 +78,11 @@ def keep(path: Path, arrays: Arrays) -> None:
     finally:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def fingerprint(*symbols: Sequence[str]) -> str:
+    """A short name of lists of symbols: another if any has another number (``Task.fingerprint``)."""
+    return hashlib.blake2b(json.dumps([list(known) for known in symbols]).encode(), digest_size=8).hexdigest()
 
 
 def progress(items: Sequence[Item], title: str) -> Iterable[Item]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mannlab.datasets.bpe import train_pairs
-from mannlab.datasets.cache import cache_folder, cached
+from mannlab.datasets.cache import Arrays, cache_folder, cached, fingerprint
 from mannlab.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 Level = Literal["word", "bpe", "byte"]
 Source = Literal["auto", "wikitext-2", "pydoc", "files"]
 SPLITS = ("train", "val", "test")
+VERSION = 2  # of what is kept in the cache
 WIKITEXT = {"train": "train.txt", "val": "valid.txt", "test": "test.txt"}
 # Shares of a text that is not divided yet, in order, so that no part continues into one before it.
 VAL_SHARE = TEST_SHARE = 0.05
@@ -41,12 +42,14 @@ class Corpus:
         tokens: by split, ``int32[tokens]``.
         words: by split, how many words that is, the end of a line counted as one.
         vocabulary: how many numbers there are.
+        fingerprint: of the vocabulary; models with another one do not fit. None for bytes.
     """
 
     source: str
     tokens: dict[str, NDArray[np.int32]]
     words: dict[str, int]
     vocabulary: int
+    fingerprint: str | None
 
 
 def where(source: Source, root: str | None) -> tuple[str, Path | None]:
@@ -145,34 +148,45 @@ def corpus(
     name, texts = read(source, root, files)
     content = hashlib.blake2b("\0".join(texts.values()).encode(), digest_size=10).hexdigest()
     make = {"word": _words, "bpe": _pairs, "byte": _bytes}[level]
-    kept = cached(f"text-{content}-{level}-{vocabulary or 0}-1", lambda: make(texts, vocabulary))
+    kept = cached(f"text-{content}-{level}-{vocabulary or 0}-{VERSION}", lambda: make(texts, vocabulary))
     words = {split: max(1, len(text.split()) + text.count("\n")) for split, text in texts.items()}
-    return Corpus(name, {split: kept[split] for split in SPLITS}, words, int(kept["vocabulary"]))
+    tokens = {split: kept[split] for split in SPLITS}
+    return Corpus(name, tokens, words, int(kept["vocabulary"]), str(kept.get("fingerprint", "")) or None)
 
 
-def _words(texts: dict[str, str], vocabulary: int | None) -> dict[str, NDArray[np.int32]]:
+def _words(texts: dict[str, str], vocabulary: int | None) -> Arrays:
     parts = {split: TOKEN.findall(text) for split, text in texts.items()}
     counts = Counter(parts["train"])
     counts[UNKNOWN] = max(counts.values()) + 1  # always there, whatever the limit
     known = [word for word, _ in counts.most_common(vocabulary)]
     number = {word: i for i, word in enumerate(known)}
-    tokens = {
+    tokens: Arrays = {
         split: np.array([number.get(word, number[UNKNOWN]) for word in words], np.int32)
         for split, words in parts.items()
     }
-    return {**tokens, "vocabulary": np.array(len(known), np.int32)}
+    return _numbered(tokens, known)
 
 
-def _pairs(texts: dict[str, str], vocabulary: int | None) -> dict[str, NDArray[np.int32]]:
+def _pairs(texts: dict[str, str], vocabulary: int | None) -> Arrays:
     lines = texts["train"].splitlines(True)
     tokenizer = train_pairs(lines, vocabulary or 4096, "task.level: bpe", ", or use task.level=word or byte")
-    tokens = {}
+    tokens: Arrays = {}
+    numbers = tokenizer.get_vocab()
     for split, text in texts.items():
         encoded = tokenizer.encode_batch(text.splitlines(True))
         tokens[split] = np.array([number for line in encoded for number in line.ids], np.int32)
-    return {**tokens, "vocabulary": np.array(tokenizer.get_vocab_size(), np.int32)}
+    return _numbered(tokens, sorted(numbers, key=numbers.__getitem__))
 
 
-def _bytes(texts: dict[str, str], vocabulary: int | None) -> dict[str, NDArray[np.int32]]:
+def _numbered(tokens: Arrays, known: Sequence[str]) -> Arrays:
+    """Tokens with the size and the fingerprint of their vocabulary."""
+    return {
+        **tokens,
+        "vocabulary": np.array(len(known), np.int32),
+        "fingerprint": np.array(fingerprint(known)),
+    }
+
+
+def _bytes(texts: dict[str, str], vocabulary: int | None) -> Arrays:
     tokens = {split: np.frombuffer(text.encode(), np.uint8).astype(np.int32) for split, text in texts.items()}
     return {**tokens, "vocabulary": np.array(256, np.int32)}

@@ -15,8 +15,9 @@ from mannlab.checks import check_task
 from mannlab.contracts import Bag, Batch, Split, Token
 from mannlab.datasets import babi, questions
 from mannlab.draws import Draws
-from mannlab.errors import ConfigError, DataError
+from mannlab.errors import CheckpointError, ConfigError, DataError
 from mannlab.model import assemble
+from mannlab.training.checkpoints import check_data
 
 TRAIN, DRAWS = Split("train"), Draws(0, "train")
 DATA = os.environ.get("MANNLAB_DATA")
@@ -64,6 +65,15 @@ def test_contract(steps):
 
 def test_contract_on_bAbI(root):
     check_task("babi", source="babi", root=str(root), size="1k")
+
+
+def test_weights_of_other_words_or_answers_are_refused(root):
+    one, other, same = (make(root, tasks=[task]) for task in (15, 16, 15))
+    assert one.spec == other.spec
+    saved = {"fingerprint": one.fingerprint}
+    check_data(saved, same, Path("last.ckpt"))
+    with pytest.raises(CheckpointError, match=r"last\.ckpt was trained with another vocabulary"):
+        check_data(saved, other, Path("last.ckpt"))
 
 
 # ---------------------------------------------------------------------- streams

@@ -96,3 +96,19 @@ def test_bad_options_name_the_key(make: Any) -> None:
         make(length=0)
     with pytest.raises(ConfigError, match="too few"):
         make(eval_lanes=4000)
+
+
+@pytest.mark.parametrize("level", ["word", "bpe", "byte"])
+def test_another_vocabulary_is_told_apart_from_the_same_size(make: Any, tmp_path: Path, level: str) -> None:
+    if level == "bpe":
+        pytest.importorskip("tokenizers")
+    found = []
+    for number, words in enumerate(["one two three ", "one two seven ", "one two three "]):
+        path = tmp_path / f"{number}.txt"
+        path.write_text(words * 100)
+        found.append(make(level=level, vocabulary=260, eval_lanes=2, files=[str(path)]))
+    sizes, marks = {task.corpus.vocabulary for task in found}, [task.fingerprint for task in found]
+    assert len(sizes) == 1 or level == "bpe"
+    assert marks[0] == marks[2]
+    assert (marks[0] == marks[1]) == (level == "byte")
+    assert (marks[0] is None) == (level == "byte")
