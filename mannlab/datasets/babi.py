@@ -198,12 +198,13 @@ def parse(content: bytes, name: str, on_error: OnError = "raise") -> Read:
     for number, raw in enumerate(content.splitlines(), start=1):
         if not raw.strip():
             continue
+        # Before the line is understood: if it is malformed, the story before it is still good.
+        if raw.partition(b" ")[0] == b"1":
+            close()
+            story, last, bad = [], 0, False
         identity = last + 1
         try:
             identity, line = _line(raw)
-            if identity == 1:
-                close()
-                story, last, bad = [], 0, False
             _check(identity == last + 1, f"its number is {identity}, not {last + 1}")
             story.append(line)
         except _Malformed as error:

@@ -143,6 +143,14 @@ def test_a_malformed_line_is_named_or_its_story_left_out(line, why):
     assert read.skipped_lines >= 1
 
 
+@pytest.mark.parametrize("line", [b"1 ...", b"1", b"1 Where is Mary?\tbathroom", b"1 Jo\xff sleeps."])
+def test_a_malformed_first_line_leaves_the_story_before_it(line):
+    whole = babi.parse(STORY.encode(), "a file").stories
+    read = babi.parse(STORY.encode() + line + b"\n2 Ann left.\n" + STORY.encode(), "a file", "skip")
+    assert read.stories == whole * 2
+    assert (read.skipped_lines, read.skipped_stories) == (1, 1)
+
+
 def test_bytes_that_are_no_text_are_named():
     with pytest.raises(DataError, match=r"line 2 is malformed: it is not text in UTF-8"):
         babi.parse(STORY.encode().replace(b"Where", b"Wh\xffre"), "a file")
