@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from mannlab.datasets import babi, tales
 from mannlab.datasets.babi import OnError, Read, Story
 from mannlab.datasets.cache import Arrays, cache_folder, cached
+from mannlab.datasets.parallel import hashed
 from mannlab.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
 SOURCES = Literal["auto", "babi", "generated"]
-VERSION = 1  # of the cached arrays
+VERSION = 2  # of the cached arrays
 VAL_SHARE = 0.1  # of the training stories
 TEST_STORIES = 200  # of each generated family
 UNKNOWN, STOP, ASKED = 0, 1, 2  # symbols that are no words; answers have the first alone
@@ -150,22 +151,27 @@ def load_babi(source: Source, size: str, tasks: Sequence[int], on_error: OnError
 
     def build() -> Arrays:
         reads = {key: babi.parse(content, name, on_error) for key, (name, content) in files.items()}
-        return encode([(reads[task, "train"], reads[task, "test"]) for task in tasks])
+        return encode({named(task): (reads[task, "train"], reads[task, "test"]) for task in tasks})
 
     arrays = cached(f"babi-v{VERSION}-{on_error}-{digest.hexdigest()}", build)
     altered = babi.altered(files, size)
     if altered:
         log.warning("bAbI in %s is not as released: %s.", source.folder, ", ".join(altered))
-    return _corpus(source, [f"task_{task}" for task in tasks], arrays, altered)
+    return _corpus(source, [named(task) for task in tasks], arrays, altered)
+
+
+def named(task: int) -> str:
+    """The name of a task of bAbI among groups."""
+    return f"task_{task}"
 
 
 def load_tales(size: str, families: Sequence[str]) -> Corpus:
     """Generated stories: as many training questions of each family as bAbI has of a task."""
     count = {"1k": 1000, "10k": 10_000}[size] // tales.QUESTIONS
-    reads = [
-        (Read(tales.make(family, count, "train")), Read(tales.make(family, TEST_STORIES, "test")))
+    reads = {
+        family: (Read(tales.make(family, count, "train")), Read(tales.make(family, TEST_STORIES, "test")))
         for family in families
-    ]
+    }
     return _corpus(Source("generated"), list(families), encode(reads), [])
 
 
@@ -187,14 +193,15 @@ def _corpus(source: Source, groups: list[str], arrays: Arrays, altered: list[str
     )
 
 
-def encode(groups: Sequence[tuple[Read, Read]]) -> Arrays:
-    """Training and test stories of each group as arrays: see :class:`Part`.
+def encode(groups: Mapping[str, tuple[Read, Read]]) -> Arrays:
+    """Training and test stories of each group, by name, as arrays: see :class:`Part`.
 
-    A tenth of each group's training stories, picked by a fixed shuffle, is set aside for validation.
+    A tenth of each group's training stories, picked by a shuffle that depends on the group's name alone, is
+    set aside for validation.
     """
     parts: dict[str, list[tuple[int, Story]]] = {"train": [], "val": [], "test": []}
-    for number, (train, test) in enumerate(groups):
-        order = np.random.Generator(np.random.PCG64(number)).permutation(len(train.stories))
+    for number, (name, (train, test)) in enumerate(groups.items()):
+        order = np.random.Generator(np.random.PCG64(hashed(name))).permutation(len(train.stories))
         aside = set(order[: round(len(order) * VAL_SHARE)].tolist())
         for place, story in enumerate(train.stories):
             parts["val" if place in aside else "train"].append((number, story))
@@ -212,7 +219,7 @@ def encode(groups: Sequence[tuple[Read, Read]]) -> Arrays:
     answers = [SYMBOLS[UNKNOWN], *sorted({line.answer for line in lines if line.answer})]
     longest = max(len(line.words) for stories in asked.values() for _, story in stories for line in story)
     arrays: Arrays = {"vocabulary": np.array(words), "answers": np.array(answers)}
-    reads = [read for pair in groups for read in pair]
+    reads = [read for pair in groups.values() for read in pair]
     arrays["skipped"] = np.array(
         [sum(read.skipped_lines for read in reads), sum(read.skipped_stories for read in reads)]
     )

@@ -159,6 +159,29 @@ def test_validation_is_a_tenth_of_training_and_not_trained_on(root):
         assert np.array_equal(part.symbols, same.parts[split].symbols)
 
 
+def set_aside(task, group: str) -> list[list[str]]:
+    """The lines of a group's stories of validation."""
+    part, words = task.corpus.parts["val"], task.corpus.vocabulary
+    of = np.repeat(part.groups, np.diff(part.starts)) == task.corpus.groups.index(group)
+    return [[words[word] for word in row if word >= 0] for row in part.words[of].tolist()]
+
+
+def test_the_stories_set_aside_do_not_depend_on_the_other_tasks(root):
+    things = [f"{one} {other}" for one in "abcdefg" for other in "abcdefg"]
+    for name in ("qa3_x_train.txt", "qa5_x_train.txt"):
+        told = "".join(f"1 Ann took {thing}.\n2 What has Ann?\t{thing}\t1\n" for thing in things)
+        (root / "en" / name).write_text(told)
+    together = make(root, tasks=[1, 3, 5])
+    assert set_aside(together, "task_3") == set_aside(make(root, tasks=[3]), "task_3")
+    assert set_aside(together, "task_5") == set_aside(make(root, tasks=[2, 5]), "task_5")
+    assert set_aside(together, "task_3") != set_aside(together, "task_5")
+
+
+def test_the_tales_set_aside_do_not_depend_on_the_other_families():
+    alone, among = make(families=["counting"]), make(families=["two_facts", "counting"])
+    assert set_aside(alone, "counting") == set_aside(among, "counting")
+
+
 def test_words_and_answers_that_training_lacks_are_unknown(root):
     (root / "en" / "qa4_x_test.txt").write_text(story("Eve", "moon", 4))
     task = make(root, tasks=[4])
