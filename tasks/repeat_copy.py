@@ -40,10 +40,11 @@ class RepeatCopy(Task):
             carries no padding; 1 draws each on its own.
         val_sequences: sequences in the validation set.
         test_sequences: sequences in the test set at trained sizes.
-        curriculum: lengths and repeats up to the larger of max_length and max_repeats at first, and both to
-            twice as many whenever training sequences cost less than this, in bits for each bit asked; true:
-            0.1; or a mapping with any of threshold, start, max (null: any) and window (256 sequences, over
-            which the mean is taken); null or false: no curriculum.
+        curriculum: lengths and repeats up to 2 at first (or the smallest sizes), and both to twice as many
+            whenever training sequences cost less than this, in bits for each bit asked; lengths end at
+            max_length, repeats at max_repeats; true: 0.1; or a mapping with any of threshold, start (2), max
+            (null: the larger of both) and window (256 sequences, over which the mean is taken); null or
+            false: no curriculum.
     """
 
     objective = Objective("cost_bits_per_sequence", "min", solved=0.1, shown="bit_errors_per_sequence")
@@ -79,12 +80,17 @@ class RepeatCopy(Task):
                 "Give a largest number that is not below the smallest.",
             )
         self.curriculum, self.least_size = curriculum, max(min_length, min_repeats)
-        self.first_ceiling = max(max_length, max_repeats)
+        self.last_ceiling = max(max_length, max_repeats)
+        self.first_ceiling = min(max(2, self.least_size), self.last_ceiling)
         self.bits, self.bucket = bits, bucket
         self.min_length, self.max_length = min_length, max_length
         self.min_repeats, self.max_repeats = min_repeats, max_repeats
         self.val_sequences, self.test_sequences = val_sequences, test_sequences
         self.spec = StreamSpec({"x": Vector(bits + 2)}, Bits(bits + 1))
+
+    @property
+    def trained_size(self) -> int | None:
+        return self.last_ceiling
 
     def splits(self, stage: str) -> list[Split]:
         if stage == "train":
@@ -101,7 +107,7 @@ class RepeatCopy(Task):
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Length and number of repeats of each sequence, ``int64[count]`` each."""
         if split.level is None:
-            longest, most = split.ceiling or self.max_length, split.ceiling or self.max_repeats
+            longest, most = self._largest(split)
             return (
                 draws.integers(start, count, self.min_length, longest, "length", self.bucket),
                 draws.integers(start, count, self.min_repeats, most, "repeats", self.bucket),
@@ -109,6 +115,11 @@ class RepeatCopy(Task):
         longer = split.label.startswith("length")
         length, repeats = (split.level, self.max_repeats) if longer else (self.max_length, split.level)
         return np.full(count, length), np.full(count, repeats)
+
+    def _largest(self, split: Split) -> tuple[int, int]:
+        """The longest sequence and the most repeats of a split at trained sizes."""
+        ceiling = split.ceiling or max(self.max_length, self.max_repeats)
+        return min(ceiling, self.max_length), min(ceiling, self.max_repeats)
 
     def normalised(self, repeats: NDArray[np.int64]) -> NDArray[np.float64]:
         """Numbers of repeats as the model is shown them: mean 0, variance 1 over the range of training."""
@@ -118,7 +129,7 @@ class RepeatCopy(Task):
 
     def batch(self, split: Split, draws: Draws, start: int, count: int) -> Batch:
         lengths, repeats = self.sizes(split, draws, start, count)
-        limit = split.ceiling or self.max_length if split.level is None else int(lengths.max())
+        limit = self._largest(split)[0] if split.level is None else int(lengths.max())
         words = draws.bits(start, count, limit * self.bits, "bits").reshape(count, limit, self.bits)
         rows, ends = np.arange(count), lengths * (repeats + 1) + 1
         steps = np.arange(int(ends.max()) + 1)[None]

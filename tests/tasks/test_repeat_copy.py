@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from mannlab import registry
+from mannlab.compose import conf_dir
 from mannlab.contracts import Split
 from mannlab.draws import Draws
 from mannlab.errors import ConfigError
+from mannlab.training.curriculum import plan_of
 
 DRAWS = Draws(3, "train")
 TRAIN = Split("train")
@@ -87,6 +90,27 @@ def test_test_sets_double_one_size_each():
 def test_a_ceiling_bounds_both_sizes():
     lengths, repeats = make(bucket=1).sizes(Split("train", ceiling=3), DRAWS, 0, 500)
     assert set(lengths) == set(repeats) == {1, 2, 3}
+
+
+@pytest.mark.parametrize("sizes", [(10, 20), (20, 10), (10, 10), (1, 1)])
+def test_a_curriculum_ends_at_the_largest_of_each_size(sizes):
+    task = make(bucket=1, max_length=sizes[0], max_repeats=sizes[1])
+    recipe = OmegaConf.load(conf_dir() / "recipe" / "repeat_copy.yaml")
+    recipe = OmegaConf.merge({"task": {"max_length": sizes[0], "max_repeats": sizes[1]}}, recipe)
+    task.curriculum = OmegaConf.to_container(recipe.task.curriculum, resolve=True) | {"start": min(2, *sizes)}
+    assert plan_of(task).max == max(sizes)
+    lengths, repeats = task.sizes(Split("train", ceiling=plan_of(task).max), DRAWS, 0, 2000)
+    assert (lengths.max(), repeats.max()) == sizes
+    assert plan_of(make(curriculum=True)).start == 2
+
+
+def test_the_sizes_grow_together_until_each_is_at_its_largest():
+    task = make(bucket=1, min_length=3, max_length=4, max_repeats=9, curriculum=True)
+    assert plan_of(task).start == 3
+    for ceiling, largest in ((3, (3, 3)), (6, (4, 6)), (9, (4, 9))):
+        split = Split("train", ceiling=ceiling)
+        assert tuple(sizes.max() for sizes in task.sizes(split, DRAWS, 0, 2000)) == largest
+        assert len(task.batch(split, DRAWS, 0, 9)) == 9
 
 
 def test_end_markers_are_counted():
