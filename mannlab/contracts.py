@@ -551,8 +551,12 @@ class Task(ABC):
         return str(options["name"])
 
     @property
-    def trained_size(self) -> int | None:
-        """The largest size of training samples where no curriculum sets it, or None."""
+    def trained_size(self) -> int | Mapping[str, int] | None:
+        """The largest size of training samples where no curriculum sets it, or None.
+
+        By kind (what comes before the number in the labels of splits with a level) where there are several:
+        then a curriculum goes no further than each.
+        """
         return self.first_ceiling
 
     def prepare(self) -> None:  # noqa: B027 - optional hook

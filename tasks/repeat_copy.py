@@ -89,8 +89,8 @@ class RepeatCopy(Task):
         self.spec = StreamSpec({"x": Vector(bits + 2)}, Bits(bits + 1))
 
     @property
-    def trained_size(self) -> int | None:
-        return self.last_ceiling
+    def trained_size(self) -> dict[str, int]:
+        return {"length": self.max_length, "repeats": self.max_repeats}
 
     def splits(self, stage: str) -> list[Split]:
         if stage == "train":

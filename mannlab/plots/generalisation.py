@@ -17,26 +17,38 @@ Points = Sequence[tuple[int, float]]
 
 def draw_generalisation(
     panels: Mapping[str, Mapping[str, Points]],
-    trained: int | None = None,
+    trained: int | Mapping[str, int] | None = None,
     as_trained: Mapping[str, float] = {},
 ) -> Figure:
     """A panel for each metric: its value against the size of the sequences, one line for each kind of size.
 
     Args:
         panels: metric to kind of size (such as ``"length"``) to points (size, value).
-        trained: the largest size of training, marked by a dashed line.
+        trained: the largest size of training, of all kinds or by kind, marked by a dashed line.
         as_trained: each metric's value on the mixture of sizes of training, a dotted line.
     """
     figure = Figure(figsize=(max(5.4, 4.4 * len(panels)), 3.6), dpi=100, layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (metric, kinds) in zip(axes, panels.items(), strict=True):
         _panel(axis, metric, kinds, as_trained.get(metric))
-        if trained is not None:
-            axis.axvline(
-                trained, color=QUIET, linewidth=1, linestyle="--", label=f"trained up to {trained:,}"
-            )
+        for size, label, colour in _ends(kinds, trained):
+            axis.axvline(size, color=colour, linewidth=1, linestyle="--", label=label)
         axis.legend(fontsize=8, frameon=False)
     return figure
+
+
+def _ends(kinds: Mapping[str, Points], trained: int | Mapping[str, int] | None) -> list[tuple[int, str, str]]:
+    """Where training ends: sizes, what to say, and colours; one of each where all kinds end there."""
+    if trained is None:
+        return []
+    sizes = {kind: trained if isinstance(trained, int) else trained.get(kind) for kind in kinds}
+    if len(set(sizes.values())) == 1 and (size := next(iter(sizes.values()))) is not None:
+        return [(size, f"trained up to {size:,}", QUIET)]
+    return [
+        (size, f"{kind} trained up to {size:,}", colour)
+        for (kind, size), colour in zip(sizes.items(), COLOURS * len(kinds), strict=False)
+        if size is not None
+    ]
 
 
 def _panel(axis: Any, metric: str, kinds: Mapping[str, Points], level: float | None) -> None:

@@ -12,14 +12,17 @@ TITLE = "generalisation"
 
 
 def generalisation(
-    task: Task, metrics: Mapping[str, float], trained: int | None = None, stage: str = "test"
+    task: Task,
+    metrics: Mapping[str, float],
+    trained: int | Mapping[str, int] | None = None,
+    stage: str = "test",
 ) -> Any:
     """The watched and the main metric against size; None if fewer than two sizes were measured.
 
     Args:
         task: whose splits have levels; the kind of size is what comes before the number in their label.
         metrics: ``split/metric`` to value.
-        trained: the largest size of training, if known.
+        trained: the largest size of training, of all kinds or by kind, if known.
         stage: whose splits.
 
     Returns:
@@ -45,14 +48,25 @@ def generalisation(
     )
 
 
-def largest_trained(task: Task, curriculum: Mapping[str, Any] | None = None) -> int | None:
+def largest_trained(task: Task, reached: int | None) -> int | Mapping[str, int] | None:
     """The largest size of training: what a curriculum has reached, or where training without one ends.
 
     Args:
         task: the task that was trained on.
-        curriculum: the state of its curriculum, of a checkpoint.
+        reached: the largest size of its curriculum, if it has one and this is known.
+
+    Returns:
+        One for all kinds of sizes or by kind, as ``Task.trained_size``.
     """
+    sizes = task.trained_size
+    if reached is None:
+        return None if task.curriculum else sizes
+    if isinstance(sizes, Mapping):
+        return {kind: min(size, reached) for kind, size in sizes.items()}
+    return reached
+
+
+def reached_by(curriculum: Mapping[str, Any] | None) -> int | None:
+    """The largest size in the state of a curriculum, of a checkpoint."""
     rises = (curriculum or {}).get("rises")
-    if rises:
-        return int(rises[-1][1])
-    return None if task.curriculum else task.trained_size
+    return int(rises[-1][1]) if rises else None

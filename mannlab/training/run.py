@@ -35,7 +35,7 @@ from mannlab.training.checkpoints import (
 )
 from mannlab.training.data import StreamData
 from mannlab.training.environment import quiet, seed_everything, set_threads
-from mannlab.training.generalisation import TITLE, generalisation, largest_trained
+from mannlab.training.generalisation import TITLE, generalisation, largest_trained, reached_by
 from mannlab.training.loggers import TensorBoard
 from mannlab.training.module import IDENTITY, MannModule
 from mannlab.training.summary import FILE, print_results, versions, write_json
@@ -357,7 +357,8 @@ def evaluate(config: dict[str, Any], checkpoint: Path, out: Path | None = None) 
         if out is not None:
             write_json(Path(out), summary)
             state = saved.get(StreamData.__qualname__, {})
-            figure = generalisation(task, metrics, largest_trained(task, state.get("curriculum")))
+            trained = largest_trained(task, reached_by(state.get("curriculum")))
+            figure = generalisation(task, metrics, trained)
             if figure is not None:
                 picture = Path(out).with_name(f"{Path(out).stem}_{TITLE}.png")
                 replace_file(picture, lambda temporary: figure.savefig(temporary, format="png"))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mannlab.registry import build
-from mannlab.training.generalisation import generalisation, largest_trained
+from mannlab.training.generalisation import generalisation, largest_trained, reached_by
 
 
 def metrics(*splits: str) -> dict[str, float]:
@@ -46,4 +46,23 @@ def test_fewer_than_two_sizes_make_no_picture(measured: dict[str, float]) -> Non
     ],
 )
 def test_the_largest_trained_size(curriculum: Any, state: Any, largest: int | None) -> None:
-    assert largest_trained(build("task", "copy", curriculum=curriculum), state) == largest
+    assert largest_trained(build("task", "copy", curriculum=curriculum), reached_by(state)) == largest
+
+
+@pytest.mark.parametrize(
+    ("curriculum", "reached", "ends"),
+    [(None, None, (6, 30)), (True, 8, (6, 8)), (True, 4, (4,)), (True, None, ())],
+)
+def test_each_kind_of_size_ends_where_it_was_trained(
+    curriculum: Any, reached: int | None, ends: tuple[int, ...]
+) -> None:
+    task = build("task", "repeat_copy", max_length=6, max_repeats=30, curriculum=curriculum)
+    measured = metrics("test_length_20", "test_repeats_20")
+    figure = generalisation(task, measured, largest_trained(task, reached))
+    labels = {str(line.get_label()): line for line in figure.axes[0].get_lines()}
+    kinds = ("length ", "repeats ") if len(ends) > 1 else ("",)
+    wanted = [f"{kind}trained up to {end}" for kind, end in zip(kinds, ends, strict=False)]
+    assert [label for label in labels if "trained up to" in label] == wanted
+    for label, end, kind in zip(wanted, ends, kinds, strict=False):
+        assert labels[label].get_xdata()[0] == end
+        assert not kind or labels[label].get_color() == labels[kind.strip()].get_color()

@@ -14,7 +14,7 @@ from mannlab.contracts import Batch, Bits, Split, StreamSpec, Token, Vector
 from mannlab.plots.stream import draw_stream
 from mannlab.training.checkpoints import replace_file
 from mannlab.training.data import place
-from mannlab.training.generalisation import TITLE, generalisation
+from mannlab.training.generalisation import TITLE, generalisation, largest_trained
 from mannlab.training.tables import divided
 
 FOLDER, TEXTS = "pictures", "texts"
@@ -53,8 +53,8 @@ class Pictures(Callback):
         if not trainer.is_global_zero:
             return
         self.draw(trainer, pl_module, "test")
-        task, level = pl_module.task, trainer.datamodule.curriculum.ceiling
-        figure = generalisation(task, pl_module.results, level or task.trained_size)
+        trained = largest_trained(pl_module.task, trainer.datamodule.curriculum.ceiling)
+        figure = generalisation(pl_module.task, pl_module.results, trained)
         if figure is not None:
             self._keep(trainer, f"test/{TITLE}", figure)
 
