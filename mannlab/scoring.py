@@ -25,13 +25,13 @@ def bit_score(logits: Tensor, batch: Batch) -> Score:
         Loss in nats per sequence; metrics ``cost_bits_per_sequence`` (the same in bits) and
         ``bit_errors_per_sequence`` (bits on the wrong side of one half).
     """
+    # Before anything is counted: in bfloat16 there is no 257.
+    logits, asked = logits.float(), batch.scored.bool().unsqueeze(-1)
     sequences = logits.new_tensor(float(len(batch)))
-    asked = batch.scored.unsqueeze(-1)
-    logits = logits.float()
-    costs = binary_cross_entropy_with_logits(logits, batch.targets, reduction="none")
-    total = torch.where(asked > 0, costs, 0.0).sum()
+    costs = binary_cross_entropy_with_logits(logits, batch.targets.float(), reduction="none")
+    total = torch.where(asked, costs, 0.0).sum()
     with torch.no_grad():
-        wrong = ((logits > 0) != (batch.targets > 0.5)) * asked
+        wrong = ((logits > 0) != (batch.targets > 0.5)) & asked
     return Score(
         total / sequences,
         {

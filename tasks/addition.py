@@ -133,7 +133,7 @@ class Addition(Task):
         total = class_costs(logits, batch).sum()
         sequences = total.detach().new_tensor(float(len(batch)))
         with torch.no_grad():
-            wrong = ((logits.argmax(-1) != batch.targets).any(-1) * batch.scored).sum(1)
+            wrong = ((logits.argmax(-1) != batch.targets).any(-1) & batch.scored.bool()).sum(1)
         metrics = {
             "digit_errors_per_sequence": (wrong.sum(), sequences),
             "cost_bits_per_sequence": (total.detach() / math.log(2), sequences),

@@ -136,11 +136,12 @@ class LanguageModelling(Task):
         """Loss: nats per token. Metrics: bits per token, and per word (which tokenizers share)."""
         flat, asked = logits.flatten(0, 2), batch.targets.flatten()
         costs = cross_entropy(flat.float(), asked, reduction="none").view_as(batch.scored)
-        total, count = (costs * batch.scored).sum(), batch.scored.sum()
+        asked_of = batch.scored.bool().sum(1)
+        total, count = (costs * batch.scored).sum(), asked_of.sum()
         bits = total.detach() / math.log(2)
         metrics = {"bits_per_token": (bits, count)}
         if self.level != "word":
-            metrics["bits_per_word"] = (bits, (batch.scored.sum(1) * batch.extra["words"]).sum())
+            metrics["bits_per_word"] = (bits, (asked_of * batch.extra["words"]).sum())
         return Score(total / count.clamp_min(1), metrics)
 
     def derive(self, means: Mapping[str, float]) -> dict[str, float]:

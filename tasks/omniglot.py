@@ -367,15 +367,16 @@ class Omniglot(Task):
         """
         loss = class_costs(logits, batch).sum() / len(batch)
         with torch.no_grad():
-            right = (logits.argmax(-1) == batch.targets).all(-1) * batch.scored
-            overall = (100 * right.sum(), batch.scored.sum())
+            asked = batch.scored.bool()
+            right = (logits.argmax(-1) == batch.targets).all(-1) & asked
+            overall = (100 * right.sum(), asked.sum())
             metrics = {"accuracy_percent": overall}
             if "ways" in batch.extra:
                 ways, shots = (int(batch.extra[name][0]) for name in ("ways", "shots"))
                 metrics[f"accuracy_{set_name(ways, shots)}_percent"] = overall
             for number, name in enumerate(INSTANCES, start=1):
-                here = (batch.extra["instance"] == number) * batch.scored
-                metrics[f"accuracy_{name}_instance_percent"] = (100 * (right * here).sum(), here.sum())
+                here = (batch.extra["instance"] == number) & asked
+                metrics[f"accuracy_{name}_instance_percent"] = (100 * (right & here).sum(), here.sum())
         return Score(loss, metrics)
 
     def pictures(self, logits: Tensor, batch: Batch) -> dict[str, Any]:

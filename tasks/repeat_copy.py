@@ -153,6 +153,6 @@ class RepeatCopy(Task):
         """As for copy, and ``end_marker_errors_per_sequence``: steps at which the end marker is wrong."""
         score = bit_score(logits, batch)
         with torch.no_grad():
-            wrong = ((logits[..., -1] > 0) != (batch.targets[..., -1] > 0.5)) * batch.scored
+            wrong = ((logits[..., -1] > 0) != (batch.targets[..., -1] > 0.5)) & batch.scored.bool()
         count = score.metrics["bit_errors_per_sequence"][1]
         return Score(score.loss, score.metrics | {"end_marker_errors_per_sequence": (wrong.sum(), count)})

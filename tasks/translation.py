@@ -203,7 +203,7 @@ class Translation(Task):
         with torch.no_grad():
             nats = cross_entropy(said, asked, reduction="sum") if smooth else loss * len(batch)
             right = (said.argmax(-1) == asked).sum()
-        count = batch.scored.sum()
+        count = here.sum()
         metrics = {
             "bits_per_token": (nats.detach() / math.log(2), count),
             "token_accuracy_percent": (100.0 * right, count),

@@ -149,7 +149,7 @@ class Curriculum:
         # What was drawn before the last rise says nothing about the sizes of now.
         if self.running and first >= self._rises[-1][0]:
             cost = score.loss.detach().double() * len(batch)
-            self._pending.append((cost, batch.scored.sum().double() * self._symbols, len(batch)))
+            self._pending.append((cost, batch.scored.bool().sum().double() * self._symbols, len(batch)))
 
     def step(self, drawn: int, ahead: int, trainer: Any) -> None:
         """Count the batches noted since the last step, and double the ceiling if it is time.

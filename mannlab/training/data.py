@@ -24,11 +24,12 @@ IGNORED = "_ignored"
 
 
 def place(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
-    """A batch on a device, its floats of the weights' type."""
+    """A batch on a device, its floats of the weights' type but for those that only the score wants."""
     batch = batch.to(device)
     if dtype == torch.float32:
         return batch
-    return batch.apply(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
+    cast = batch.apply(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
+    return replace(cast, extra=batch.extra)
 
 
 class TrainStream(IterableDataset[Batch]):
