@@ -166,14 +166,18 @@ def hashed(text: str, salt: str = "") -> int:
     return int.from_bytes(hashlib.blake2b(f"{salt}{text}".encode(), digest_size=8).digest(), "little")
 
 
-def divide(pairs: Pairs) -> dict[str, Pairs]:
-    """A text's pairs in three, by source sentence: no sentence is in two of them. The order is shuffled.
+def divide(pairs: Pairs, held_out: Sequence[str] = SPLITS[1:]) -> dict[str, Pairs]:
+    """A text's pairs in parts, by source sentence: no sentence is in two of them. The order is shuffled.
 
     Both the part and the order are those of hashes, so they stay when the text grows.
+
+    Args:
+        pairs: of the text.
+        held_out: which of ``val`` and ``test`` are taken out of what remains for ``train``.
     """
-    parts = {split: Pairs() for split in SPLITS}
+    parts = {split: Pairs() for split in ("train", *held_out)}
     keys = [hashed(source.casefold()) for source in pairs.sources]
     for i in sorted(range(len(pairs)), key=lambda i: (keys[i], pairs.targets[i])):
         split = {0: "val", 1: "test"}.get(keys[i] % HELD_OUT, "train")
-        parts[split].add(pairs.sources[i], pairs.targets[i], pairs.places[i])
+        parts[split if split in parts else "train"].add(pairs.sources[i], pairs.targets[i], pairs.places[i])
     return parts

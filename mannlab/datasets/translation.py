@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 Source = Literal["auto", "numbers", "multi30k", "tatoeba", "files"]
 Named = Mapping[str, Sequence[str]]
-VERSION = 1  # of what is kept in the cache
+VERSION = 2  # of what is kept in the cache
 VOCABULARY = {"numbers": 320}  # tokens; 10,000 for the rest
 TATOEBA = ("deu-eng.tsv.gz", "deu-eng.tsv", "deu.txt")
 TATOEBA_HINT = (
@@ -275,10 +275,9 @@ def _read(
     if name == "tatoeba" and languages[0] == "de":
         whole = parts["train"]
         parts["train"] = Pairs(whole.targets, whole.sources, whole.places)
-    if set(parts) == set(SPLITS):
-        return parts
     # Whatever is not given comes from the training text.
-    return {**divide(parts["train"]), **{split: parts[split] for split in parts if split != "train"}}
+    missing = [split for split in SPLITS if split not in parts]
+    return {**parts, **divide(parts["train"], missing)} if missing else parts
 
 
 # ---------------------------------------------------------------------- tokens

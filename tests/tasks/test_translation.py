@@ -251,6 +251,18 @@ def test_tatoeba_in_both_directions(make: Any, tmp_path: Path, monkeypatch: pyte
     assert there.label({"name": "translation", "source": "tatoeba"}) == "translation-tatoeba"
 
 
+@pytest.mark.parametrize("given", [[], ["val"], ["test"], ["val", "test"]])
+def test_only_what_is_not_given_leaves_the_training_text(make: Any, tmp_path: Path, given: list[str]) -> None:
+    (tmp_path / "all.tsv").write_text("".join(f"the cat {i}\tdie Katze {i}\n" for i in range(1000)))
+    (tmp_path / "few.tsv").write_text("the dog\tder Hund\nthe cow\tdie Kuh\n")
+    few = {split: str(tmp_path / "few.tsv") for split in given}
+    facts = make(train=str(tmp_path / "all.tsv"), vocabulary=280, **few).facts()
+    counts = {split: facts[f"{split}_pairs"] for split in ("train", "val", "test")}
+    assert all(counts[split] == 2 for split in given)
+    assert counts["train"] + sum(counts[split] for split in ("val", "test") if split not in given) == 1000
+    assert all(5 < counts[split] < 50 for split in ("val", "test") if split not in given)
+
+
 def test_another_text_has_another_fingerprint(make: Any, files: dict[str, Any]) -> None:
     before = make(**files).fingerprint
     assert make(**files).fingerprint == before
