@@ -12,10 +12,10 @@ from torch import Tensor
 
 from mannlab.contracts import Batch, Classes, Objective, Score, Split, StreamSpec, Task, Vector
 from mannlab.draws import Draws
-from mannlab.errors import at_least, require
+from mannlab.errors import at_least
 from mannlab.registry import register
 from mannlab.scoring import class_costs
-from mannlab.tasks._levels import level_splits
+from mannlab.tasks._levels import check_range, sized_splits
 
 
 @register("task", "addition")
@@ -67,21 +67,15 @@ class Addition(Task):
         counts = {"min_digits": min_digits, "bucket": bucket, "digits": min([1, *self.digits])}
         counts |= {"val_sequences": val_sequences, "test_sequences": test_sequences}
         at_least("task", {"base": (base, 2), **{key: (value, 1) for key, value in counts.items()}})
-        require(
-            max_digits >= min_digits,
-            f"task.max_digits: {max_digits} is less than task.min_digits={min_digits}.",
-            "Give a largest number of digits that is not below the smallest.",
-        )
+        check_range("digits", min_digits, max_digits)
         self.base, self.bucket, self.least_first = base, bucket, operands == "least_first"
         self.min_digits, self.max_digits = min_digits, max_digits
         self.val_sequences, self.test_sequences = val_sequences, test_sequences
         self.spec = StreamSpec({"x": Vector(base + 2)}, Classes(base))
 
     def splits(self, stage: str) -> list[Split]:
-        if stage == "train":
-            return [Split("train")]
-        samples = self.val_sequences if stage == "val" else self.test_sequences
-        return [Split(stage, samples), *level_splits(stage, samples, "digits", self.digits, self.max_digits)]
+        level = ("digits", self.digits, self.max_digits)
+        return sized_splits(stage, self.val_sequences, self.test_sequences, level)
 
     def digit_counts(self, split: Split, draws: Draws, start: int, count: int) -> NDArray[np.int64]:
         """Digits of both numbers of each sequence, ``int64[2, count]``."""

@@ -13,7 +13,7 @@ from mannlab.draws import Draws
 from mannlab.errors import at_least, require
 from mannlab.registry import register
 from mannlab.scoring import bit_score
-from mannlab.tasks._levels import level_splits
+from mannlab.tasks._levels import check_range, sized_splits
 
 
 @register("task", "associative_recall")
@@ -66,21 +66,15 @@ class AssociativeRecall(Task):
                 f"task.{key}: {value} is not allowed.",
                 "At least 2: an item and the one after it.",
             )
-        require(
-            max_items >= min_items,
-            f"task.max_items: {max_items} is less than task.min_items={min_items}.",
-            "Give a largest number of items that is not below the smallest.",
-        )
+        check_range("items", min_items, max_items)
         self.bits, self.item_length, self.bucket = bits, item_length, bucket
         self.min_items, self.max_items = min_items, max_items
         self.val_sequences, self.test_sequences = val_sequences, test_sequences
         self.spec = StreamSpec({"x": Vector(bits + 2)}, Bits(bits))
 
     def splits(self, stage: str) -> list[Split]:
-        if stage == "train":
-            return [Split("train")]
-        samples = self.val_sequences if stage == "val" else self.test_sequences
-        return [Split(stage, samples), *level_splits(stage, samples, "items", self.items, self.max_items)]
+        level = ("items", self.items, self.max_items)
+        return sized_splits(stage, self.val_sequences, self.test_sequences, level)
 
     def item_counts(self, split: Split, draws: Draws, start: int, count: int) -> np.ndarray:
         """Number of items of each sequence, ``int64[count]``."""

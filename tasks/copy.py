@@ -10,10 +10,10 @@ from torch import Tensor
 
 from mannlab.contracts import Batch, Bits, Objective, Score, Split, StreamSpec, Task, Vector
 from mannlab.draws import Draws
-from mannlab.errors import at_least, require
+from mannlab.errors import at_least
 from mannlab.registry import register
 from mannlab.scoring import bit_score
-from mannlab.tasks._levels import level_splits
+from mannlab.tasks._levels import check_range, sized_splits
 
 
 @register("task", "copy")
@@ -58,20 +58,14 @@ class Copy(Task):
         counts |= {"val_sequences": val_sequences, "test_sequences": test_sequences}
         counts["lengths"] = min([1, *self.lengths])
         at_least("task", {key: (value, 1) for key, value in counts.items()})
-        require(
-            max_length >= min_length,
-            f"task.max_length: {max_length} is less than task.min_length={min_length}.",
-            "Give a longest length that is not below the shortest.",
-        )
+        check_range("length", min_length, max_length)
         self.bits, self.min_length, self.max_length, self.bucket = bits, min_length, max_length, bucket
         self.val_sequences, self.test_sequences = val_sequences, test_sequences
         self.spec = StreamSpec({"x": Vector(bits + 1)}, Bits(bits))
 
     def splits(self, stage: str) -> list[Split]:
-        if stage == "train":
-            return [Split("train")]
-        samples = self.val_sequences if stage == "val" else self.test_sequences
-        return [Split(stage, samples), *level_splits(stage, samples, "length", self.lengths, self.max_length)]
+        level = ("length", self.lengths, self.max_length)
+        return sized_splits(stage, self.val_sequences, self.test_sequences, level)
 
     def sequence_lengths(self, split: Split, draws: Draws, start: int, count: int) -> np.ndarray:
         """Length of each sequence, ``int64[count]``."""

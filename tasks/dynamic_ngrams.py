@@ -14,7 +14,7 @@ from mannlab.draws import Draws
 from mannlab.errors import at_least, require
 from mannlab.registry import register
 from mannlab.scoring import bit_score
-from mannlab.tasks._levels import level_splits
+from mannlab.tasks._levels import check_range, sized_splits
 
 
 @register("task", "dynamic_ngrams")
@@ -79,21 +79,15 @@ class DynamicNgrams(Task):
             f"task.order: {order} is not allowed.",
             "At most 16: a table has 2^(order-1) entries.",
         )
-        require(
-            max_length >= min_length,
-            f"task.max_length: {max_length} is less than task.min_length={min_length}.",
-            "Give a longest length that is not below the shortest.",
-        )
+        check_range("length", min_length, max_length)
         self.order, self.bucket = order, bucket
         self.min_length, self.max_length = min_length, max_length
         self.val_sequences, self.test_sequences = val_sequences, test_sequences
         self.spec = StreamSpec({"x": Vector(1)}, Bits(1))
 
     def splits(self, stage: str) -> list[Split]:
-        if stage == "train":
-            return [Split("train")]
-        samples = self.val_sequences if stage == "val" else self.test_sequences
-        return [Split(stage, samples), *level_splits(stage, samples, "length", self.lengths, self.max_length)]
+        level = ("length", self.lengths, self.max_length)
+        return sized_splits(stage, self.val_sequences, self.test_sequences, level)
 
     def sequence_lengths(self, split: Split, draws: Draws, start: int, count: int) -> NDArray[np.int64]:
         """Bits of each sequence, ``int64[count]``."""

@@ -14,7 +14,7 @@ from mannlab.draws import Draws
 from mannlab.errors import at_least, require
 from mannlab.registry import register
 from mannlab.scoring import bit_score
-from mannlab.tasks._levels import level_splits
+from mannlab.tasks._levels import check_range, sized_splits
 
 
 @register("task", "priority_sort")
@@ -62,11 +62,7 @@ class PrioritySort(Task):
         counts |= {"val_sequences": val_sequences, "test_sequences": test_sequences}
         counts["items"] = min([1, *self.items])
         at_least("task", {key: (value, 1) for key, value in counts.items()})
-        require(
-            max_items >= min_items,
-            f"task.max_items: {max_items} is less than task.min_items={min_items}.",
-            "Give a largest number of vectors that is not below the smallest.",
-        )
+        check_range("items", min_items, max_items)
         require(
             answers <= max_items,
             f"task.answers: {answers} is more than task.max_items={max_items}.",
@@ -78,10 +74,8 @@ class PrioritySort(Task):
         self.spec = StreamSpec({"x": Vector(bits + 2)}, Bits(bits))
 
     def splits(self, stage: str) -> list[Split]:
-        if stage == "train":
-            return [Split("train")]
-        samples = self.val_sequences if stage == "val" else self.test_sequences
-        return [Split(stage, samples), *level_splits(stage, samples, "items", self.items, self.max_items)]
+        level = ("items", self.items, self.max_items)
+        return sized_splits(stage, self.val_sequences, self.test_sequences, level)
 
     def item_counts(self, split: Split, draws: Draws, start: int, count: int) -> NDArray[np.int64]:
         """Number of vectors of each sequence, ``int64[count]``."""

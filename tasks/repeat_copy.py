@@ -12,10 +12,10 @@ from torch import Tensor
 
 from mannlab.contracts import Batch, Bits, Objective, Score, Split, StreamSpec, Task, Vector
 from mannlab.draws import Draws
-from mannlab.errors import at_least, require
+from mannlab.errors import at_least
 from mannlab.registry import register
 from mannlab.scoring import bit_score
-from mannlab.tasks._levels import level_splits
+from mannlab.tasks._levels import check_range, sized_splits
 
 
 @register("task", "repeat_copy")
@@ -70,15 +70,8 @@ class RepeatCopy(Task):
         counts |= {"val_sequences": val_sequences, "test_sequences": test_sequences}
         counts |= {"lengths": min([1, *self.lengths]), "repeats": min([1, *self.repeats])}
         at_least("task", {key: (value, 1) for key, value in counts.items()})
-        for what, least, most in (
-            ("length", min_length, max_length),
-            ("repeats", min_repeats, max_repeats),
-        ):
-            require(
-                most >= least,
-                f"task.max_{what}: {most} is less than task.min_{what}={least}.",
-                "Give a largest number that is not below the smallest.",
-            )
+        check_range("length", min_length, max_length)
+        check_range("repeats", min_repeats, max_repeats)
         self.curriculum, self.least_size = curriculum, max(min_length, min_repeats)
         self.last_ceiling = max(max_length, max_repeats)
         self.first_ceiling = min(max(2, self.least_size), self.last_ceiling)
@@ -93,14 +86,8 @@ class RepeatCopy(Task):
         return {"length": self.max_length, "repeats": self.max_repeats}
 
     def splits(self, stage: str) -> list[Split]:
-        if stage == "train":
-            return [Split("train")]
-        samples = self.val_sequences if stage == "val" else self.test_sequences
-        return [
-            Split(stage, samples),
-            *level_splits(stage, samples, "length", self.lengths, self.max_length),
-            *level_splits(stage, samples, "repeats", self.repeats, self.max_repeats),
-        ]
+        levels = [("length", self.lengths, self.max_length), ("repeats", self.repeats, self.max_repeats)]
+        return sized_splits(stage, self.val_sequences, self.test_sequences, *levels)
 
     def sizes(
         self, split: Split, draws: Draws, start: int, count: int
