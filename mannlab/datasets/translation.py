@@ -146,6 +146,8 @@ def load(
     """
     require(len(languages) == 2, f"task.languages: {list(languages)} is not allowed.", "Give two: [en, de].")
     name = named_source(source, files)
+    if name != "files":
+        require(not files, f"task.train, task.val, task.test: not with task.source={name}.", "Use source=files.")
     size = vocabulary or VOCABULARY.get(name, 10_000)
     require(size >= ALPHABET, f"task.vocabulary: {size} is not allowed.", f"It must be at least {ALPHABET}.")
     found = {} if name == "numbers" else locate(name, languages, files, root)
@@ -210,7 +212,6 @@ def locate(name: str, languages: Sequence[str], files: Named, root: str | None) 
                 "Give two that are aligned by line, or one with a tab between source and target.",
             )
         return {split: [Path(path).expanduser() for path in paths] for split, paths in files.items()}
-    require(not files, f"task.train, task.val, task.test: not with task.source={name}.", "Use source=files.")
     known = multi30k.LANGUAGES
     require(
         set(languages) == set(known),

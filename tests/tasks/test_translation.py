@@ -220,6 +220,8 @@ def test_lower_case(make: Any, files: dict[str, Any]) -> None:
         ({"source": "multi30k", "languages": ["en", "fr"]}, r"task\.languages.*multi30k"),
         ({"source": "multi30k", "root": "/nowhere"}, r"task\.root: there is no folder"),
         ({"source": "numbers", "languages": ["en", "dde"]}, "Did you mean 'de'"),
+        ({"source": "numbers", "train": ["a.en", "a.de"]}, r"task\.train, .*not with task\.source=numbers"),
+        ({"source": "tatoeba", "val": "a.tsv"}, r"task\.train, .*not with task\.source=tatoeba"),
         ({"train": ["a", "b", "c"]}, r"task\.train: 3 files"),
         ({"train": "no.tsv"}, r"task\.train: there is no file no\.tsv"),
     ],
