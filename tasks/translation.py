@@ -51,7 +51,8 @@ class Translation(Task):
             files if there are any, else numbers.
         train: for files: [source.txt, target.txt], aligned by line, or one file with a tab between source and
             target; UTF-8, may end in .gz.
-        val: as ``train``; null: every fiftieth sentence of the training text, which then leaves it.
+        val: as ``train``; null: about one distinct source sentence in fifty of the training text, chosen by a
+            hash, with all its translations; they then leave it.
         test: as ``val``.
         root: folder of Multi30k or Tatoeba; null: $MANNLAB_DATA, the cache, then (Multi30k) a download.
         pairs: numbers for training.

@@ -7,17 +7,18 @@ import hashlib
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from mannlab.errors import ConfigError, DataError
+from mannlab.errors import ConfigError, DataError, require
 
 OnError = Literal["raise", "skip"]
 SPLITS = ("train", "val", "test")
 DAMAGED = ("Cc", "Cs", "Cn")  # control characters, lone surrogates, numbers of no character
 BOM = b"\xef\xbb\xbf"
+UTF16 = (b"\xff\xfe", b"\xfe\xff")  # its byte-order marks
 # Of a text that is not divided yet: one source sentence in so many is for validation, another for the test.
 HELD_OUT = 50
 
@@ -76,7 +77,7 @@ def read_lines(path: Path) -> list[bytes]:
 
     Raises:
         ConfigError: there is no such file.
-        DataError: it cannot be read.
+        DataError: it cannot be read, or is in UTF-16.
     """
     if not path.is_file():
         raise ConfigError(f"There is no file {path}.", "Paths start where the run starts; .gz is fine.")
@@ -85,11 +86,24 @@ def read_lines(path: Path) -> list[bytes]:
         raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}", "It may be cut short: get it again.") from error
+    refuse_utf16(raw, path)
     # At newlines alone: some characters that splitlines() cuts at are part of sentences.
     lines = raw.removeprefix(BOM).split(b"\n")
     if lines and not lines[-1]:
         lines.pop()
     return [line.removesuffix(b"\r") for line in lines]
+
+
+def refuse_utf16(raw: bytes, path: Path | str) -> None:
+    """Raise :class:`DataError` for bytes that begin as UTF-16 does, or have a NUL for each newline.
+
+    Their lines would be found faulty one by one, or not aligned. A stray NUL is a fault of its line.
+    """
+    zeros = raw.count(b"\0")
+    if raw.startswith(UTF16) or 1 < zeros >= raw.count(b"\n"):
+        raise DataError(
+            f"{path} is not UTF-8 (it looks like UTF-16).", "Convert it: iconv -f UTF-16 -t UTF-8 OLD > NEW."
+        )
 
 
 def fault(line: bytes) -> tuple[str, str, str]:
@@ -169,15 +183,38 @@ def hashed(text: str, salt: str = "") -> int:
 def divide(pairs: Pairs, held_out: Sequence[str] = SPLITS[1:]) -> dict[str, Pairs]:
     """A text's pairs in parts, by source sentence: no sentence is in two of them. The order is shuffled.
 
-    Both the part and the order are those of hashes, so they stay when the text grows.
+    Both the part and the order are those of hashes, so they stay when the text grows; of a text of few
+    sentences, a part that would be empty gets one.
 
     Args:
         pairs: of the text.
         held_out: which of ``val`` and ``test`` are taken out of what remains for ``train``.
+
+    Raises:
+        ConfigError: there are not as many distinct source sentences as parts.
     """
     parts = {split: Pairs() for split in ("train", *held_out)}
     keys = [hashed(source.casefold()) for source in pairs.sources]
+    chosen = _choose(set(keys), held_out)
     for i in sorted(range(len(pairs)), key=lambda i: (keys[i], pairs.targets[i])):
-        split = {0: "val", 1: "test"}.get(keys[i] % HELD_OUT, "train")
-        parts[split if split in parts else "train"].add(pairs.sources[i], pairs.targets[i], pairs.places[i])
+        parts[chosen[keys[i]]].add(pairs.sources[i], pairs.targets[i], pairs.places[i])
     return parts
+
+
+def _choose(keys: Collection[int], held_out: Sequence[str]) -> dict[int, str]:
+    """The part of each distinct source sentence; none is empty."""
+    require(
+        len(keys) > len(held_out),
+        f"task.train: there are {len(keys)} distinct source sentences, too few to take some out of them for "
+        f"{' and '.join(f'task.{split}' for split in held_out)}.",
+        "Give a longer text, or files for task.val=[…] and task.test=[…].",
+    )
+    wanted = {split: place for place, split in enumerate(SPLITS[1:]) if split in held_out}
+    parts: dict[str, list[int]] = {split: [] for split in ("train", *held_out)}
+    for key in sorted(keys):
+        split = next((split for split, place in wanted.items() if key % HELD_OUT == place), "train")
+        parts[split].append(key)
+    for part in parts.values():
+        if not part:
+            part.append(max(parts.values(), key=len).pop(0))
+    return {key: split for split, part in parts.items() for key in part}

@@ -147,7 +147,9 @@ def load(
     require(len(languages) == 2, f"task.languages: {list(languages)} is not allowed.", "Give two: [en, de].")
     name = named_source(source, files)
     if name != "files":
-        require(not files, f"task.train, task.val, task.test: not with task.source={name}.", "Use source=files.")
+        require(
+            not files, f"task.train, task.val, task.test: not with task.source={name}.", "Use source=files."
+        )
     size = vocabulary or VOCABULARY.get(name, 10_000)
     require(size >= ALPHABET, f"task.vocabulary: {size} is not allowed.", f"It must be at least {ALPHABET}.")
     found = {} if name == "numbers" else locate(name, languages, files, root)

@@ -109,3 +109,24 @@ def test_no_sentence_is_in_two_parts_and_the_order_is_the_same_everywhere() -> N
         )
     backwards = Pairs(pairs.sources[::-1], pairs.targets[::-1], pairs.places[::-1])
     assert divide(backwards)["train"].targets == parts["train"].targets
+
+
+@pytest.mark.parametrize("distinct", [3, 4, 7, 20, 60, 100])
+def test_no_part_of_a_text_of_few_sentences_is_empty(distinct: int) -> None:
+    pairs = Pairs()
+    for i in range(3000):
+        pairs.add(f"Question {i % distinct}?", f"Antwort {i}.", f"x:{i}")
+    parts = divide(pairs)
+    seen = [set(part.sources) for part in parts.values()]
+    assert all(seen)
+    assert sum(map(len, seen)) == len(set.union(*seen)) == distinct
+    assert sum(map(len, parts.values())) == 3000
+    assert len(seen[0]) >= max(map(len, seen))
+
+
+def test_too_few_sentences_to_divide_are_counted() -> None:
+    pairs = Pairs(["One.", "Two.", "one."], ["Eins.", "Zwei.", "eins."], ["x:1", "x:2", "x:3"])
+    with pytest.raises(
+        ConfigError, match=r"2 distinct source sentences(.|\n)*task\.val=\[…\].*task\.test=\[…\]"
+    ):
+        divide(pairs)
