@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from mannlab.cli import evaluate, logs
-from mannlab.errors import ConfigError, DataError
+from mannlab.errors import ConfigError, DataError, choices
 
 USAGE = """usage: mannlab predict RUN text="..." | file=FILE [out=FILE] [ckpt=best|last|FILE] [key=value ...]
 
@@ -17,6 +18,7 @@ translations, where the task is translation. Answers go to standard output, or t
 Overrides are those of eval, such as task.beam=5 or trainer.accelerator=cpu."""
 
 OWN = ("text", "file", "out")
+KEYS = (*OWN, "run", "ckpt")
 CHUNK = 32  # texts between two moves of the progress bar
 
 
@@ -52,15 +54,17 @@ def read_arguments(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]
     """What is ``predict``'s own, and the rest, which is read as ``eval`` does.
 
     Raises:
-        ConfigError: neither a text nor a file is given, or both, or one is empty.
+        ConfigError: neither a text nor a file is given, or both, or one is empty, or a key is misspelt.
     """
     own: dict[str, str] = {}
     rest = []
     for word in arguments:
         key, equals, value = word.partition("=")
         if key in OWN and equals:
-            own[key] = value
+            own[key] = _unquoted(value) if key == "text" else value
         else:
+            if equals:
+                _check_spelling(key)
             rest.append(word)
     for key, value in own.items():
         if not value.strip():
@@ -69,6 +73,20 @@ def read_arguments(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]
         what = "Give a text or a file, not both." if "text" in own else "Which text?"
         raise ConfigError(what, USAGE)
     return own, rest
+
+
+def _check_spelling(key: str) -> None:
+    """Raise :class:`ConfigError` for a key that is none of a run's, but close to one of ``predict``'s."""
+    bare = key.lstrip("-").lower()
+    known = {*evaluate.TRUSTED, *evaluate.COMPONENTS, *KEYS, "ckpt_path", "plugins"}
+    if key not in known and get_close_matches(bare, KEYS, n=1):
+        raise ConfigError(f"{key}: there is no key '{key}'.", choices(bare, KEYS, "keys"))
+
+
+def _unquoted(text: str) -> str:
+    """A text without the quotes around it, which some shells leave."""
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" and text[0] not in text[1:-1]
+    return text[1:-1] if quoted else text
 
 
 def read_texts(own: dict[str, str]) -> list[str]:

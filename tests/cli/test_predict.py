@@ -74,6 +74,17 @@ def test_a_text_is_answered(run: Path, given: dict[str, Any], capsys: pytest.Cap
     assert given["checkpoint"] == run / "checkpoints" / "last.ckpt"
 
 
+@pytest.mark.parametrize(
+    ("given_text", "answered"),
+    [('"one two"', "ONE TWO"), ("'one'", "ONE"), ("\"one'", "\"ONE'"), ('"a" and "b"', '"A" AND "B"')],
+)
+def test_quotes_around_a_text_are_none_of_it(
+    run: Path, given: dict[str, Any], capsys: pytest.CaptureFixture[str], given_text: str, answered: str
+) -> None:
+    assert main(["predict", str(run), f"text={given_text}"]) == 0
+    assert capsys.readouterr().out == f"{answered}\n"
+
+
 def test_a_file_is_answered_line_by_line(
     run: Path, given: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,8 +108,14 @@ def test_standard_input(
     ("arguments", "expected"),
     [
         ([], ["Which text?", "usage"]),
+        (["txt=one"], ["there is no key 'txt'", "Did you mean 'text'?"]),
+        (["--text=one"], ["there is no key '--text'", "Did you mean 'text'?"]),
+        (["files=in.txt"], ["there is no key 'files'", "Did you mean 'file'?"]),
+        (["text=a", "output=b"], ["there is no key 'output'", "Did you mean 'out'?"]),
+        (["text=a", "checkpt=last"], ["there is no key 'checkpt'", "Did you mean 'ckpt'?"]),
         (["text=a", "file=b"], ["not both"]),
         (["text= "], ["text: it is empty"]),
+        (["text=''"], ["text: it is empty"]),
         (["file=no.txt"], ["file: there is no file no.txt"]),
         (["file=latin.txt"], ["latin.txt:2: not UTF-8"]),
         (["file=empty.txt"], ["is empty"]),
