@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mannlab.cli import evaluate, logs
+from mannlab.datasets.parallel import refuse_utf16
 from mannlab.errors import ConfigError, DataError, choices
 
 USAGE = """usage: mannlab predict RUN text="..." | file=FILE [out=FILE] [ckpt=best|last|FILE] [key=value ...]
@@ -104,6 +105,7 @@ def read_texts(own: dict[str, str]) -> list[str]:
             f"file: there is no file {path}.", "Paths start where you are; file=- is standard input."
         )
     raw = sys.stdin.buffer.read() if path == "-" else Path(path).expanduser().read_bytes()
+    refuse_utf16(raw, path)
     try:
         lines = raw.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:

@@ -118,6 +118,7 @@ def test_standard_input(
         (["text=''"], ["text: it is empty"]),
         (["file=no.txt"], ["file: there is no file no.txt"]),
         (["file=latin.txt"], ["latin.txt:2: not UTF-8"]),
+        (["file=wide.txt"], ["wide.txt is not UTF-8 (it looks like UTF-16)", "iconv"]),
         (["file=empty.txt"], ["is empty"]),
         (["text=a", "out=no/where.txt"], ["out: there is no folder no"]),
         (["text=a", "out=run"], ["out: run is a folder"]),
@@ -130,6 +131,7 @@ def test_wrong_arguments_are_explained(
     run: Path, tmp_path: Path, refused: Callable[..., str], arguments: list[str], expected: list[str]
 ) -> None:
     (tmp_path / "latin.txt").write_bytes(b"ja\nstra\xdfe\n")
+    (tmp_path / "wide.txt").write_text("ja\nnein\n", encoding="utf-16")
     (tmp_path / "empty.txt").write_text("\n \n")
     said = refused(str(run), *arguments)
     for words in expected:

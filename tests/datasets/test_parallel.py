@@ -82,6 +82,22 @@ def test_files_of_other_lengths_cannot_be_aligned(tmp_path: Path, on_error: str)
         read_pairs(files, Faults(on_error))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("text", ["one\ntwo\nthree\n", "日本\n東京\n", "one\r\nċ and Ċ\r\n"])
+@pytest.mark.parametrize("name", ["b.txt", "b.txt.gz"])
+def test_utf_16_is_named(tmp_path: Path, encoding: str, text: str, name: str) -> None:
+    files = [write(tmp_path / "a.txt", text), write(tmp_path / name, text.encode(encoding))]
+    with pytest.raises(DataError, match=rf"{name} is not UTF-8 \(it looks like UTF-16\)(.|\n)*iconv"):
+        read_pairs(files, Faults("skip"))
+
+
+def test_a_stray_nul_is_a_fault_of_its_line(tmp_path: Path) -> None:
+    files = [write(tmp_path / name, "one\nt\0wo\nthree") for name in "ab"]
+    faults = Faults("skip")
+    assert len(read_pairs(files, faults)) == 2
+    assert faults.counts == {"an unknown character": 1}
+
+
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no file"):
         read_lines(tmp_path / "no")
