@@ -23,8 +23,9 @@ def draw_stream(rows: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Fi
     Args:
         rows: by title, ``[T, size]`` in [0, 1]; NaN is left empty.
         weights: by title, ``[T, heads, N]`` in [0, 1]; one panel a head. Where a memory has many slots,
-            the stretch that heads touched is shown; a head that looks everywhere at once has a scale of its
-            own, and its darkest value beside it.
+            the stretch that heads touched is shown and its size said (where it goes on past the last slot,
+            slot 0 is marked); a head that looks everywhere at once has a scale of its own, and its darkest
+            value beside it.
     """
     panels = [(title, row.T.numpy(), 0, 0, 1.0) for title, row in rows.items()]
     first, last = touched(weights)
@@ -71,8 +72,22 @@ def _panel(axis: Any, title: str, values: Any, slots: int, first: int, top: floa
     )
     axis.tick_params(labelsize=7, length=2, bottom=False)
     ends = [first, first + size - 1] if slots else []
+    if first + 1 < slots < first + size - 2:
+        ends.insert(1, slots)  # where the circle closes
     axis.set_yticks(ends, [str(end % slots) for end in ends])
     axis.yaxis.tick_right()
+    if slots:
+        beyond = 8 + 5 * len(str(slots))  # points: right of the numbers
+        axis.annotate(
+            "slot" if size == slots else f"{size} of {slots:,} slots",
+            (1, 0.5),
+            (beyond, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            rotation=90,
+            va="center",
+            fontsize=7,
+        )
     for spine in axis.spines.values():
         spine.set_color("#8a94a3")
         spine.set_linewidth(0.6)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 import torch
 
 from mannlab.plots.stream import draw_stream, touched
@@ -51,8 +52,19 @@ def test_a_stretch_may_go_on_past_the_last_slot() -> None:
     first, last = touched({"w": weights})
     assert last - first < 24
     assert set(range(120, 138)) <= set(range(first, last))
-    labels = draw_stream({}, {"w": weights}).axes[0].get_yticklabels()
-    assert [label.get_text() for label in labels] == [str(first), str((last - 1) % 128)]
+    axis = draw_stream({}, {"w": weights}).axes[0]
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    assert labels == [str(first), "0", str((last - 1) % 128)], "the numbers are not upside down"
+
+
+@pytest.mark.parametrize(("slots", "said"), [(128, "{} of 128 slots"), (20, "slot")])
+def test_slots_are_named_and_a_stretch_of_them_is_said_to_be_one(slots: int, said: str) -> None:
+    weights = torch.zeros(5, 1, slots)
+    weights[:, 0, 6:10] = 0.5
+    first, last = touched({"w": weights})
+    row, axis = draw_stream({"input": torch.rand(5, 2)}, {"w": weights}).axes
+    assert [text.get_text() for text in axis.texts] == [said.format(last - first)]
+    assert not row.texts
 
 
 def test_a_head_that_looks_everywhere_has_a_scale_of_its_own() -> None:
