@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 COLOURS = ("#1f5fa8", "#c2571a", "#1a7f37", "#8250df")
 QUIET = "#57606a"
@@ -27,7 +28,8 @@ def draw_generalisation(
         trained: the largest size of training, of all kinds or by kind, marked by a dashed line.
         as_trained: each metric's value on the mixture of sizes of training, a dotted line.
     """
-    figure = Figure(figsize=(max(5.4, 4.4 * len(panels)), 3.6), dpi=100, layout="constrained")
+    figure = Figure(figsize=(max(5.4, 4.4 * len(panels)), 3.6), dpi=100)
+    figure.set_layout_engine("constrained", w_pad=0.15)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (metric, kinds) in zip(axes, panels.items(), strict=True):
         _panel(axis, metric, kinds, as_trained.get(metric))
@@ -62,6 +64,8 @@ def _panel(axis: Any, metric: str, kinds: Mapping[str, Points], level: float | N
         axis.set_xscale("log")
         axis.set_xticks(sorted(set(sizes)), [f"{size:,}" for size in sorted(set(sizes))])
         axis.minorticks_off()
+    elif all(float(size).is_integer() for size in sizes):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     if axis.get_ylim()[0] > 0:
         axis.set_ylim(bottom=0)
     axis.set_xlabel(" or ".join(kinds), fontsize=9)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import math
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
 from mannlab.plots.generalisation import draw_generalisation
 
 
@@ -31,3 +33,16 @@ def test_far_apart_sizes_are_drawn_on_a_logarithmic_axis() -> None:
     for last, scale in ((20, "linear"), (500, "log")):
         figure = draw_generalisation({"errors": {"items": [(2, 0.0), (last, 1.0)]}})
         assert figure.axes[0].get_xscale() == scale
+
+
+def test_sizes_that_are_whole_numbers_have_whole_ticks() -> None:
+    figure = draw_generalisation({"errors": {"length": [(2, 0.0), (3, 1.0)]}})
+    assert all(float(tick).is_integer() for tick in figure.axes[0].get_xticks())
+
+
+def test_a_label_does_not_sit_on_the_panel_beside_it() -> None:
+    points = {"length": [(10, 900.0), (13, 1500.0)]}
+    figure = draw_generalisation({"errors": points, "bits": points})
+    FigureCanvasAgg(figure).draw()
+    left, right = (axis.get_tightbbox() for axis in figure.axes)
+    assert right.x0 - left.x1 > 0.2 * figure.dpi
