@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -30,10 +32,12 @@ from mannlab.errors import ConfigError, require
 from mannlab.registry import conform, register
 from mannlab.scoring import require_sacrebleu, text_scores
 
+log = logging.getLogger(__name__)
+
 SOURCES = Literal["auto", "numbers", "multi30k", "tatoeba", "files"]
 FILES = str | list[str] | None
 WINDOW = 50  # batches among which sentences are sorted by length
-SHOWN = 12  # translations written down
+SHOWN = 12  # translations written down, or unseen characters named
 
 
 @register("task", "translation")
@@ -248,7 +252,7 @@ class Translation(Task):
         return [sentences[i].tolist() for i in range(count)]
 
     def predict(self, generate: Generate, texts: Sequence[str]) -> list[str]:
-        """Translations; blank lines stay blank.
+        """Translations; blank lines stay blank. Characters never seen in training are warned of, once each.
 
         Raises:
             ConfigError: a text is longer than ``task.max_tokens``.
@@ -262,10 +266,25 @@ class Translation(Task):
                     f"text: '{tidy[i][:40]}…' has {len(source)} tokens, more than task.max_tokens.",
                     f"Give at most {self.max_tokens}: one sentence a line.",
                 )
+        self._warn_of_unseen(tidy)
         answers = [""] * len(texts)
         for i, answer in zip(asked, self._translate(generate, sources, self.beam), strict=True):
             answers[i] = answer
         return answers
+
+    def _warn_of_unseen(self, texts: Sequence[str]) -> None:
+        new = dict.fromkeys(c for text in texts for c in text if not (c.isspace() or c in self._seen))
+        if new:
+            names = [c if c.isprintable() else f"U+{ord(c):04X}" for c in new]
+            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            log.warning("characters never seen in training: %s%s", " ".join(names[:SHOWN]), more)
+            self._seen.update(new)
+
+    @cached_property
+    def _seen(self) -> set[str]:
+        """Characters of the training text, in either language; later also those that were warned of."""
+        sides = (self.text.sources["train"], self.text.targets["train"])
+        return set().union(*(self.text.vocabulary.decode(side.tokens.tolist()) for side in sides))
 
     # ------------------------------------------------------------------ looking inside
 

@@ -174,6 +174,22 @@ def test_texts_are_translated_and_blank_lines_stay(make: Any, files: dict[str, A
         task.predict(parrot, ["x" * 100])
 
 
+def test_characters_never_seen_in_training_are_warned_of_once(
+    make: Any, files: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    task = make(**files)
+    parrot = Parrot(task, {})
+    task.predict(parrot, ["the big cat", "", "große Katze 7"])
+    assert not caplog.messages
+    task.predict(parrot, ["日本 the cat\u200b", "日"])
+    task.predict(parrot, ["日本", "本京"])
+    said = "characters never seen in training: "
+    assert caplog.messages == [f"{said}日 本 U+200B", f"{said}京"]
+    caplog.clear()
+    task.predict(parrot, ["".join(map(chr, range(0x3041, 0x305F)))])
+    assert caplog.messages[0].endswith("and 18 more"), "30 are new: 12 are named"
+
+
 def test_the_alignment_is_drawn_for_memories_that_are_written(make: Any) -> None:
     task = make(**NUMBERS)
     batch = task.batch(task.splits("val")[0], Draws(0, "val"), 0, 1)
