@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from mannlab.errors import ConfigError, choices
 
 TARGET = "_target_"
+
+# An annotation with one of these takes text, or several numbers.
+NO_NUMBERS = {"str", "Any", "Literal", "tuple", "Tuple", "list", "List", "Sequence", "Iterable"}
+NO_NUMBERS |= {"dict", "Dict", "Mapping"}
 
 
 def locate(target: str, key: str) -> Any:
@@ -55,6 +61,7 @@ def instantiate(node: Mapping[str, Any], key: str, *args: Any, **defaults: Any) 
             raise ConfigError(
                 f"{key}.{name}: {node[TARGET]} has no such argument.", choices(name, takes, "arguments")
             )
+    check_numbers(target, settings, key)
     settings = {name: value for name, value in defaults.items() if name in takes} | settings
     try:
         return target(*args, **settings)
@@ -62,6 +69,46 @@ def instantiate(node: Mapping[str, Any], key: str, *args: Any, **defaults: Any) 
         raise ConfigError(
             f"{key}: {node[TARGET]} refused its arguments: {error}", f"given: {settings}"
         ) from error
+
+
+def check_numbers(target: Any, settings: Mapping[str, Any], key: str) -> None:
+    """Refuse text for an argument that takes numbers, going by its annotation.
+
+    Raises:
+        ConfigError: ``key`` and the argument are named.
+    """
+    for name, parameter in (_signature(target) or {}).items():
+        value, default = settings.get(name), parameter.default
+        if not isinstance(value, str):
+            continue
+        words = set(re.findall(r"\w+", _spelt(parameter.annotation)))
+        if words & {"int", "float"} and not words & NO_NUMBERS:
+            usual = f", such as {default}" if isinstance(default, (int, float)) and default > 0 else ""
+            raise ConfigError(
+                f"{key}.{name}: {value!r} is not a number.", f"Give {key}.{name}=<number>{usual}."
+            )
+
+
+def _spelt(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+
+
+def duration(value: Any, key: str) -> Any:
+    """A length of time as Lightning takes it; a whole number counts as seconds.
+
+    Raises:
+        ConfigError: ``value`` is neither that nor DD:HH:MM:SS, null, a mapping or a timedelta.
+    """
+    if value is None or isinstance(value, (Mapping, timedelta)):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return timedelta(seconds=value)
+    if isinstance(value, str) and re.fullmatch(r"\d+(:\d\d){3}", value.strip()):
+        return value
+    raise ConfigError(
+        f"{key}: {value!r} is not a length of time.",
+        f"Give DD:HH:MM:SS, such as {key}=00:00:01:00 for a minute, or a whole number of seconds.",
+    )
 
 
 def nested(value: Any, key: str) -> Any:
@@ -73,11 +120,18 @@ def nested(value: Any, key: str) -> Any:
     return value
 
 
-def _parameters(target: Any) -> tuple[list[str], bool]:
+def _signature(target: Any) -> Mapping[str, inspect.Parameter] | None:
     try:
-        parameters = inspect.signature(target).parameters.values()
+        return inspect.signature(target).parameters
     except (TypeError, ValueError):
+        return None
+
+
+def _parameters(target: Any) -> tuple[list[str], bool]:
+    signature = _signature(target)
+    if signature is None:
         return [], True
+    parameters = signature.values()
     named = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
 

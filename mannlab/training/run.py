@@ -12,12 +12,13 @@ from typing import Any
 import lightning.pytorch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.callbacks import Checkpoint
 
 from mannlab.contracts import Task
 from mannlab.errors import CheckpointError, ConfigError, choices
 from mannlab.model import MANN, assemble
-from mannlab.training.build import instantiate_all, nested
+from mannlab.training.build import check_numbers, duration, instantiate_all, nested
 from mannlab.training.callbacks import Checkpoints, GracefulStop, HyperParameters, StopWhenSolved
 from mannlab.training.callbacks.hparams import options_table
 from mannlab.training.callbacks.stop import Interrupted, keyboard, undisturbed
@@ -275,6 +276,9 @@ def make_trainer(config: Mapping[str, Any], run_dir: Path, callbacks: list[Any],
         if key not in known:
             what = f"trainer.{key}: this is no option of Lightning's Trainer."
             raise ConfigError(what, choices(key, known.keys() - OURS.keys(), "options"))
+    check_numbers(lightning.pytorch.Trainer, settings, "trainer")
+    settings["max_time"] = duration(settings.get("max_time"), "trainer.max_time")
+    _check_accelerator(settings.get("accelerator"))
     try:
         trainer = lightning.pytorch.Trainer(
             **settings,
@@ -286,12 +290,25 @@ def make_trainer(config: Mapping[str, Any], run_dir: Path, callbacks: list[Any],
             enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         )
     except (TypeError, ValueError, MisconfigurationException) as error:
-        raise ConfigError(
-            f"trainer: Lightning refused these options: {error}", f"given: {settings}"
-        ) from error
+        raise ConfigError(f"trainer: Lightning refused these options: {error}", _changed(config)) from error
     # Batches are converted when they are moved: Lightning cannot look into a frozen dataclass.
     setattr(trainer.precision_plugin, "convert_input", lambda batch: batch)  # noqa: B010
     return trainer
+
+
+def _check_accelerator(accelerator: Any) -> None:
+    kinds = {"gpu": (CUDAAccelerator, MPSAccelerator), "cuda": (CUDAAccelerator,)}.get(accelerator)
+    if kinds and not any(kind.is_available() for kind in kinds):
+        raise ConfigError(
+            f"trainer.accelerator: '{accelerator}' is not allowed: there is no GPU here.",
+            "Use trainer=cpu.",
+        )
+
+
+def _changed(config: Mapping[str, Any]) -> str:
+    """What the user set of the trainer, to look at first."""
+    given = [word for word in config.get("overrides") or [] if word.lstrip("+~").startswith("trainer")]
+    return f"given: {' '.join(given)}" if given else "mannlab list trainer shows the options."
 
 
 def keep_config(config: Mapping[str, Any], run_dir: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 import yaml
 
 from mannlab.errors import ConfigError
-from mannlab.training.build import TARGET, instantiate, instantiate_all, locate
+from mannlab.training.build import TARGET, duration, instantiate, instantiate_all, locate
 
 
 def test_makes_what_the_target_names() -> None:
@@ -42,6 +43,10 @@ def test_defaults_are_used_only_where_they_fit() -> None:
         ({TARGET: "math.pi"}, "not a class"),
         ({TARGET: "torch.optim.Adam", "learning_rate": 1}, "optimizer.learning_rate"),
         ({TARGET: "torch.optim.Adam", "lr": -1.0}, "refused its arguments"),
+        (
+            {TARGET: "torch.optim.Adam", "lr": "big"},
+            r"optimizer\.lr: 'big' is not a number\.\n.*such as 0.001",
+        ),
     ],
 )
 def test_says_what_is_wrong(node: dict[str, Any], message: str) -> None:
@@ -52,6 +57,22 @@ def test_says_what_is_wrong(node: dict[str, Any], message: str) -> None:
 def test_a_close_name_is_offered() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'momentum'"):
         instantiate({TARGET: "torch.optim.SGD", "momentun": 1}, "optimizer", [])
+
+
+def test_text_stays_where_it_may_be() -> None:
+    assert instantiate({TARGET: "fractions.Fraction", "numerator": "3/4"}, "x") == 3 / 4
+    assert instantiate({TARGET: "builtins.dict", "lr": "big"}, "x") == {"lr": "big"}
+
+
+@pytest.mark.parametrize("value", [None, timedelta(minutes=1), "00:00:01:00", {"minutes": 1}, 60])
+def test_lengths_of_time(value: Any) -> None:
+    assert duration(value, "x") == (timedelta(seconds=60) if value == 60 else value)
+
+
+@pytest.mark.parametrize("value", ["00:01:00", "1 h", 0, -5, 1.5, True])
+def test_what_is_no_length_of_time_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^x: .* is not a length of time\.\nGive DD:HH:MM:SS"):
+        duration(value, "x")
 
 
 @pytest.mark.parametrize("group", ["callbacks", "logger", "optimizer", "scheduler"])

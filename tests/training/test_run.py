@@ -231,12 +231,29 @@ def test_schedulers_change_the_rate_by_steps(tmp_path: Path, settings: Any, sche
         ("trainer.min_epochs", 2, r"trainer\.min_epochs: 2 is not allowed"),
         ("optimizer._target_", "torch.optim.Nope", r"optimizer\._target_"),
         ("ckpt_path", "last", "no earlier run"),
+        ("trainer.max_time", "00:01:00", r"trainer\.max_time: '00:01:00' is not a length of time"),
+        ("trainer.max_steps", "ten", r"trainer\.max_steps: 'ten' is not a number"),
+        ("optimizer.lr", "big", r"optimizer\.lr: 'big' is not a number"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, settings: Any, key: str, value: Any, message: str) -> None:
     with pytest.raises(MannlabError, match=message):
         train(settings({key: value}), tmp_path / "run")
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+
+
+def test_a_gpu_that_is_not_there_is_named(tmp_path: Path, settings: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(run.CUDAAccelerator, "is_available", lambda: False)
+    monkeypatch.setattr(run.MPSAccelerator, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"there is no GPU here\.\nUse trainer=cpu\."):
+        train(settings({"trainer.accelerator": "gpu"}), tmp_path / "run")
+
+
+def test_what_lightning_refuses_is_shown_without_every_option(tmp_path: Path, settings: Any) -> None:
+    config = settings({"trainer.precision": "7"}) | {"overrides": ["seed=3", "trainer.precision=7"]}
+    with pytest.raises(ConfigError) as caught:
+        train(config, tmp_path / "run")
+    assert caught.value.hint == "given: trainer.precision=7"
 
 
 @pytest.mark.parametrize(
