@@ -62,6 +62,42 @@ def test_an_unknown_group_is_explained(capsys: pytest.CaptureFixture[str]) -> No
     assert "Did you mean 'memory'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["memory=dnc"], ["dnc"], ["memory", "dnc"]])
+def test_one_component(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", *words]) == 0
+    page = capsys.readouterr().out
+    assert [line.split()[0] for line in page.splitlines() if "=" in line.split(" (")[0][:10]] == [
+        "memory=dnc"
+    ]
+    assert "read_heads" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["memory=dncc"], ["no memory 'dncc'", "Did you mean 'dnc'?"]),
+        (["memry=dnc"], ["no group 'memry'", "Did you mean 'memory'?"]),
+        (["omniglott"], ["'omniglott'", "Did you mean 'task=omniglot'?"]),
+        (["task", "omniglott"], ["no task of that name", "Did you mean 'omniglot'?"]),
+        (["memory.slots=3"], ["no group 'memory.slots'"]),
+    ],
+)
+def test_what_is_not_understood_is_refused(
+    words: list[str], said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["list", *words]) == 1
+    page = capsys.readouterr().err
+    for part in said:
+        assert part in page
+
+
+def test_a_name_in_several_groups_shows_each() -> None:
+    known = {"memory": ["none", "dnc"], "scheduler": ["none"]}
+    assert listing.understand(["none"], known) == {"memory": ["none"], "scheduler": ["none"]}
+    assert listing.understand(["scheduler", "none"], known) == {"scheduler": ["none"]}
+    assert listing.understand(["memory"], known) == {"memory": []}
+
+
 def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--help"]) == 0
     assert "usage: mannlab list" in capsys.readouterr().out
