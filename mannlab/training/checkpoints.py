@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -17,6 +19,8 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from mannlab.contracts import Task
 from mannlab.errors import CheckpointError, MannlabError
+
+log = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -166,6 +170,26 @@ def resolve(ckpt_path: str | None, run_dir: Path) -> Path | None:
             "Give ckpt_path= a run folder or a .ckpt file, or leave it out to start from scratch.",
         )
     return max(siblings, key=lambda path: path.stat().st_mtime)
+
+
+def say_resumed(path: Path, step: int, max_steps: int) -> None:
+    """Log where a run goes on, and whether anything is left to do (``max_steps`` -1: always)."""
+    log.info("Goes on from %s at step %d.", path, step)
+    if 0 <= max_steps <= step:
+        log.warning(
+            "The checkpoint is at step %d, and trainer.max_steps=%d: nothing is left to train. "
+            "To train on, give a larger trainer.max_steps.",
+            step,
+            max_steps,
+        )
+
+
+def to_resume(run_dir: Path) -> str | None:
+    """What to add to a command to go on from a run, as the shell takes it; None without a checkpoint."""
+    if not (run_dir / FOLDER / "last.ckpt").is_file():
+        return None
+    plain = re.fullmatch(r"[\w./:@%+-]+", str(run_dir))
+    return f"ckpt_path={run_dir}" if plain else f"'ckpt_path=\"{run_dir}\"'"
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -33,6 +33,7 @@ from mannlab.training.checkpoints import (
     read_checkpoint,
     replace_file,
     resolve,
+    say_resumed,
 )
 from mannlab.training.data import StreamData
 from mannlab.training.environment import quiet, seed_everything, set_threads
@@ -125,8 +126,9 @@ class _Run:
         self.model, self.task = assemble(self.config)
         self.resumed = resolve(self.config.get("ckpt_path"), self.run_dir)
         if self.resumed is not None:
-            saved = read_checkpoint(self.resumed)["hyper_parameters"]
-            check_same(saved, self.config, self.resumed, IDENTITY)
+            saved = read_checkpoint(self.resumed)
+            check_same(saved["hyper_parameters"], self.config, self.resumed, IDENTITY)
+            step = int(saved.get("global_step", 0))
         self.module = MannModule(self.model, self.task, self.config | {"version": versions()["mannlab"]})
         self.data = make_data(self.task, self.config)
         self.callbacks = instantiate_all(self.config.get("callbacks"), "callbacks")
@@ -140,6 +142,8 @@ class _Run:
         if self.trainer.is_global_zero:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             keep_config(self.config, self.run_dir)
+            if self.resumed is not None:
+                say_resumed(self.resumed, step, self.trainer.max_steps)
 
     def fit(self) -> None:
         """Train, and say how it ended."""

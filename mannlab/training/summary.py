@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mannlab.contracts import Task
-from mannlab.training.checkpoints import replace_file
+from mannlab.training.checkpoints import replace_file, to_resume
 
 FILE = "summary.json"
 
@@ -125,6 +125,11 @@ def print_results(
     if level is not None:
         console.print(f"curriculum  sizes up to {level:,}")
     console.print(f"run         {run_dir}")
+    if summary["status"] == "interrupted":
+        more = to_resume(run_dir)
+        # A run that was stopped in its test has nothing left to train.
+        if more is not None and not str(summary.get("error")).startswith("Interrupted"):
+            console.print(f"go on       the same command with {more}")
     console.print(f"watch       tensorboard --logdir {outputs_root(run_dir)}")
 
 

@@ -19,6 +19,7 @@ from mannlab.training.checkpoints import (
     read_checkpoint,
     replace_file,
     resolve,
+    to_resume,
 )
 
 GOOD = {"state_dict": {}, "hyper_parameters": {}}
@@ -145,3 +146,12 @@ def test_weights_must_fit() -> None:
         load_weights(nn.Linear(2, 4, bias=False), checkpoint, Path("x"))
     assert "weight: [3, 2] in the checkpoint, [4, 2] in this configuration" in str(caught.value)
     assert "bias: [3] in the checkpoint, missing in this configuration" in str(caught.value)
+
+
+def test_a_run_without_a_checkpoint_cannot_be_gone_on_with(tmp_path: Path) -> None:
+    for name, said in (("run", "ckpt_path={}"), ("a=b", "'ckpt_path=\"{}\"'")):
+        folder = tmp_path / name
+        assert to_resume(folder) is None
+        (folder / "checkpoints").mkdir(parents=True)
+        (folder / "checkpoints" / "last.ckpt").touch()
+        assert to_resume(folder) == said.format(folder)

@@ -110,6 +110,19 @@ def test_last_finds_the_sibling_and_keeps_its_best(tmp_path: Path, settings: Any
     assert same(*(each["state_dict"] for each in best))
 
 
+def test_resuming_says_where_and_whether_anything_is_left(
+    tmp_path: Path, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(settings({"trainer.max_steps": 3}), tmp_path / "a")
+    assert "Goes on" not in caplog.text
+    with caplog.at_level("INFO"):
+        train(settings({"ckpt_path": str(tmp_path / "a"), "trainer.max_steps": 4}), tmp_path / "b")
+    assert f"Goes on from {tmp_path / 'a' / 'checkpoints' / 'last.ckpt'} at step 3." in caplog.text
+    assert "nothing is left" not in caplog.text
+    train(settings({"ckpt_path": str(tmp_path / "a"), "trainer.max_steps": 2}), tmp_path / "c")
+    assert "is at step 3, and trainer.max_steps=2: nothing is left to train" in caplog.text
+
+
 def test_resuming_something_else_is_refused(tmp_path: Path, settings: Any) -> None:
     train(settings({"trainer.max_steps": 3}), tmp_path / "a")
     with pytest.raises(CheckpointError, match=r"memory\.slots: 8 in the checkpoint, 9 here"):

@@ -87,5 +87,31 @@ def test_tables_for_files_are_wide(capsys: pytest.CaptureFixture[str]) -> None:
     assert "a long name of metric 5" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("status", "error", "said"),
+    [
+        ("interrupted", None, True),
+        ("interrupted", "KeyboardInterrupt: stopped at once", True),
+        ("interrupted", "Interrupted: Stopped during the test.", False),
+        ("completed", None, False),
+    ],
+)
+def test_an_interrupted_run_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], status: str, error: str | None, said: bool
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    summary = {
+        "metrics": {},
+        "status": status,
+        "steps": 3,
+        "sequences": 12,
+        "wall_seconds": 1,
+        "error": error,
+    }
+    print_results(build("task", "copy"), summary, tmp_path)
+    assert (f"ckpt_path={tmp_path}" in capsys.readouterr().out) is said
+
+
 def test_versions_name_what_matters() -> None:
     assert {"python", "mannlab", "torch", "lightning"} <= set(versions())
