@@ -21,6 +21,7 @@ from mannlab.model import MANN, assemble
 from mannlab.training.build import check_numbers, duration, instantiate_all, nested
 from mannlab.training.callbacks import Checkpoints, GracefulStop, HyperParameters, StopWhenSolved
 from mannlab.training.callbacks.hparams import options_table
+from mannlab.training.callbacks.progress import seconds_allowed
 from mannlab.training.callbacks.stop import Interrupted, keyboard, undisturbed
 from mannlab.training.checkpoints import (
     CANNOT_WRITE,
@@ -110,6 +111,7 @@ class _Run:
         self.config, self.run_dir = config, run_dir
         self.status = "completed"
         self.error: str | None = None
+        self.stopped_by: str | None = None
         self.resumed: Path | None = None
         self.task: Task | None = None
         self.model: MANN | None = None
@@ -152,6 +154,10 @@ class _Run:
             self.status = "interrupted"
         elif any(callback.solved and callback.enabled for callback in self.found(StopWhenSolved)):
             self.status = "solved"
+        elif self.trainer.global_step == self.trainer.max_steps:
+            self.stopped_by = "trainer.max_steps"
+        elif seconds_allowed(self.trainer) == 0:
+            self.stopped_by = "trainer.max_time"
 
     def test(self) -> None:
         """Measure the best weights (the last ones if nothing was validated) on the test splits."""
@@ -204,6 +210,7 @@ class _Run:
         solved = [callback.sequences_until_solved for callback in self.found(StopWhenSolved)]
         return {
             "status": self.status,
+            "stopped_by": self.stopped_by,
             "task": config["task"].get("name"),
             "task_label": type(task).label(config["task"]) if task else config["task"].get("name"),
             "controller": config["controller"].get("name"),

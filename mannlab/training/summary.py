@@ -120,6 +120,8 @@ def print_results(
     words = {"completed": "finished", "solved": "solved", "interrupted": "interrupted", "failed": "failed"}
     line = f"{words[summary['status']]} after {summary['steps']:,} steps, {summary['sequences']:,} sequences"
     line += f", {summary['wall_seconds']:,.0f} s"
+    if summary.get("stopped_by") == "trainer.max_time":
+        line += ", stopped: trainer.max_time"
     console.print(line + (f" (solved at {solved:,} sequences)" if solved is not None else ""))
     level = summary.get("curriculum_level")
     if level is not None:

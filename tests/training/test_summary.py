@@ -113,5 +113,14 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert (f"ckpt_path={tmp_path}" in capsys.readouterr().out) is said
 
 
+@pytest.mark.parametrize(("by", "said"), [("trainer.max_time", True), ("trainer.max_steps", False)])
+def test_a_run_whose_time_was_up_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], by: str, said: bool
+) -> None:
+    summary = {"metrics": {}, "status": "completed", "steps": 3, "sequences": 12, "wall_seconds": 1}
+    print_results(build("task", "copy"), {**summary, "stopped_by": by}, tmp_path)
+    assert ("stopped: trainer.max_time" in capsys.readouterr().out) is said
+
+
 def test_versions_name_what_matters() -> None:
     assert {"python", "mannlab", "torch", "lightning"} <= set(versions())

@@ -6,10 +6,11 @@ import logging
 import time
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Timer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.text import Text
 
 log = logging.getLogger("mannlab.progress")
 
@@ -18,6 +19,30 @@ def level_of(trainer: Any) -> str:
     """How far a curriculum has come, in words; empty without one."""
     ceiling = trainer.datamodule.curriculum.ceiling
     return "" if ceiling is None else f"sizes to {ceiling}"
+
+
+def seconds_allowed(trainer: Any) -> float | None:
+    """What is left of ``trainer.max_time``, at least 0; None without one."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, Timer):
+            left = callback.time_remaining()
+            return None if left is None else max(0.0, left)
+    return None
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+class TimeLeft(TimeRemainingColumn):
+    """The time to the last step, or what is left of ``trainer.max_time`` where that is less."""
+
+    def render(self, task: Task) -> Text:
+        """One cell, such as 0:01:05."""
+        known = [s for s in (task.time_remaining, task.fields.get("allowed")) if s is not None]
+        return Text(clock(min(known)) if known else "-:--:--", style="progress.remaining")
 
 
 class Progress(Callback):
@@ -49,7 +74,7 @@ class Progress(Callback):
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[facts]}"),
-            TimeRemainingColumn(compact=True),
+            TimeLeft(),
             console=self.console,
             auto_refresh=False,
             transient=False,
@@ -116,21 +141,25 @@ class Progress(Callback):
             if part
         )
         self._bar.update(
-            self._line, description=word, completed=trainer.global_step, facts=facts, refresh=True
+            self._line,
+            description=word,
+            completed=trainer.global_step,
+            facts=facts,
+            allowed=seconds_allowed(trainer),
+            refresh=True,
         )
         self._drawn = now
 
     def _left(self, trainer: Any) -> str:
-        if trainer.max_steps <= 0 or trainer.datamodule.consumed <= self._began[1]:
-            return ""
-        done = trainer.datamodule.consumed - self._began[1]
-        to_do = (
-            (trainer.max_steps - trainer.global_step)
-            * trainer.datamodule.consumed
-            / max(1, trainer.global_step)
-        )
-        seconds = int((time.monotonic() - self._began[0]) * to_do / done)
-        return f"  {seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d} left"
+        known = [s for s in (self._to_last_step(trainer), seconds_allowed(trainer)) if s is not None]
+        return f"  {clock(min(known))} left" if known else ""
+
+    def _to_last_step(self, trainer: Any) -> float | None:
+        consumed = trainer.datamodule.consumed
+        if trainer.max_steps <= 0 or consumed <= self._began[1]:
+            return None
+        to_do = (trainer.max_steps - trainer.global_step) * consumed / max(1, trainer.global_step)
+        return (time.monotonic() - self._began[0]) * to_do / (consumed - self._began[1])
 
     def _close(self) -> None:
         if self._bar is not None:

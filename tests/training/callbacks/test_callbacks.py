@@ -337,6 +337,25 @@ def test_a_terminal_gets_a_live_line(tmp_path: Path, settings: Any, monkeypatch:
     assert "24 seq" in text
 
 
+def test_time_left_is_no_more_than_max_time(
+    tmp_path: Path, settings: Any, monkeypatch: Any, caplog: Any, capsys: Any
+) -> None:
+    changes = {"trainer.max_time": "00:00:00:59", "trainer.max_steps": 6}
+    slow = {**changes, "trainer.max_steps": 10**9, "trainer.max_time": 1}
+    with caplog.at_level(logging.INFO, logger="mannlab.progress"):
+        summary = train(settings(slow), tmp_path / "slow")
+    lines = [record.getMessage() for record in caplog.records if record.name == "mannlab.progress"]
+    assert lines
+    assert all(line.endswith("  0:00:00 left") for line in lines)
+    assert (summary["status"], summary["stopped_by"]) == ("completed", "trainer.max_time")
+    assert train(settings(changes), tmp_path / "fast")["stopped_by"] == "trainer.max_steps"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+    train(settings({"trainer.max_time": 2, "trainer.max_steps": 10**9}), tmp_path / "live")
+    assert "0:00:01" in capsys.readouterr().out
+
+
 # ---------------------------------------------------------------------- pictures and TensorBoard
 
 
