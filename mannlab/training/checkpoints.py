@@ -97,7 +97,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise CheckpointError(
             f"{path} cannot be read: it is damaged or cut short. ({_short(error)})",
-            f"Use another one from the same run, such as {other(path)}.",
+            _instead(path),
         ) from error
     if not isinstance(found, dict) or "state_dict" not in found or "hyper_parameters" not in found:
         raise CheckpointError(
@@ -110,9 +110,12 @@ def _short(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
 
 
-def other(path: Path) -> str:
-    """The other checkpoint of the same run, to fall back on."""
-    return str(path.with_name("last.ckpt" if path.name == "best.ckpt" else "best.ckpt"))
+def _instead(path: Path) -> str:
+    """What to do without a checkpoint: use the other one of the run, if there is one."""
+    other = path.with_name("last.ckpt" if path.name == "best.ckpt" else "best.ckpt")
+    if other.is_file():
+        return f"Use another one from the same run, such as {other}."
+    return "Give a checkpoint that is whole; for training, leave ckpt_path out to start from scratch."
 
 
 def find_checkpoint(run: Path | str, which: str = "best") -> Path:

@@ -89,6 +89,17 @@ def test_a_truncated_checkpoint_says_so(tmp_path: Path, kept: float) -> None:
         read_checkpoint(path)
 
 
+def test_instead_of_a_damaged_checkpoint_only_one_that_exists_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="leave ckpt_path out") as caught:
+        read_checkpoint(path)
+    assert "best.ckpt" not in str(caught.value)
+    put(tmp_path / "best.ckpt")
+    with pytest.raises(CheckpointError, match=r"such as .*best\.ckpt"):
+        read_checkpoint(path)
+
+
 @pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}, torch.ones(2)])
 def test_something_else_is_not_a_checkpoint(tmp_path: Path, content: Any) -> None:
     with pytest.raises(CheckpointError, match="not a checkpoint"):
