@@ -51,7 +51,7 @@ def _formless(controller: Controller[Any], memory: Memory[Any]) -> str | None:
         # Nor does what is inherited hold for a class that changes what a step does.
         if "fused" not in vars(type(part)):
             kind = "memory" if part is memory else "controller"
-            return f"the {kind} {type(part).__name__} has no such form"
+            return f"the {kind} {type(part).__name__} has no fused form"
     return None
 
 
@@ -63,7 +63,7 @@ def _missing(controller: Controller[Any], memory: Memory[Any]) -> str | None:
 def _unfit(controller: Controller[Any]) -> str | None:
     """Why a controller that has a fused form has none with its options."""
     if controller.fused(controller.init_state(1)) is None:
-        return f"the controller {type(controller).__name__} has no such form with these options"
+        return f"the controller {type(controller).__name__} has no fused form with these options"
     return None
 
 
@@ -73,17 +73,27 @@ def _kernels(memory: Memory[Any], state: Any) -> Advance | None:
 
 
 def describe(backend: str, controller: Controller[Any], memory: Memory[Any], device: torch.device) -> str:
-    """One line: what will run the steps, and why."""
+    """One line: what will run the steps, and why.
+
+    Raises:
+        ConfigError: ``backend`` cannot run on ``device``.
+    """
     if backend == "compiled":
         return "backend compiled: the memory's step is compiled by torch, which takes a while, the first time"
     if backend == "eager":
         return "backend eager: model.backend=eager"
     recorded = "whole sequences are CUDA graphs, from the second of a shape on"
     if backend == "graphs":
+        if device.type != "cuda":
+            raise _no_graphs(device)
         return f"backend graphs: {recorded}"
     if device.type == "cpu":
         why = _missing(controller, memory) or _unfit(controller)
-        return f"backend eager: {why}" if why else "backend fused: a sequence is one node"
+        return (
+            f"backend eager: {why}, so steps run one by one"
+            if why
+            else "backend fused: a sequence is one node"
+        )
     if "on_gpu" not in vars(type(memory)):
         return f"backend eager: the memory {type(memory).__name__} has no form for {device}"
     if memory.on_gpu(memory.init_state(1)) is None:
@@ -126,6 +136,13 @@ def run(
     return done or walk(*parts, trace, advance)
 
 
+def _no_graphs(device: torch.device) -> ConfigError:
+    return ConfigError(
+        f"model.backend: graphs is not allowed on {device}: it is for CUDA devices.",
+        "Use model.backend=auto.",
+    )
+
+
 def _records(
     backend: str,
     recorded: Graphs,
@@ -137,10 +154,7 @@ def _records(
     """Whether the sequence is to be a CUDA graph."""
     here = x.device.type in recorded.devices
     if backend == "graphs" and not here:
-        raise ConfigError(
-            f"model.backend: graphs is not allowed on {x.device}: it is for CUDA devices.",
-            "Use model.backend=auto.",
-        )
+        raise _no_graphs(x.device)
     wanted = backend == "graphs" or advance is not None
     return here and wanted and _formless(controller, memory) is None
 

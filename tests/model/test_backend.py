@@ -117,7 +117,7 @@ def test_an_unknown_backend_is_refused():
 
 
 def test_fused_is_refused_for_a_memory_without_it():
-    with pytest.raises(ConfigError, match="SparseMemory has no such form"):
+    with pytest.raises(ConfigError, match="SparseMemory has no fused form"):
         MANN(LSTM, {"name": "sparse", "slots": 16, "width": 3}, SPEC, backend="fused")
 
 
@@ -147,7 +147,8 @@ def test_a_controller_without_layers_is_not_called_fused():
     plain = {"name": "feedforward", "layers": 0}
     model = MANN(plain, DENSE, SPEC)
     said = backend.describe("auto", model.controller, model.memory, torch.device("cpu"))
-    assert said == "backend eager: the controller FeedForward has no such form with these options"
+    why = "the controller FeedForward has no fused form with these options"
+    assert said == f"backend eager: {why}, so steps run one by one"
     with pytest.raises(ConfigError, match="with these options"):
         MANN(plain, DENSE, SPEC, backend="fused")
 

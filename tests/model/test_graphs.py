@@ -432,14 +432,17 @@ def test_no_steps_at_all_and_a_search_for_nan():
 
 def test_graphs_are_for_cuda_devices():
     model = MANN({"name": "lstm", "hidden": 4}, DENSE, SPEC, backend="graphs")
+    parts = (model.controller, model.memory, torch.device("cpu"))
+    with pytest.raises(ConfigError, match="graphs is not allowed on cpu"):
+        backend.describe("graphs", *parts)
     with pytest.raises(ConfigError, match="graphs is not allowed on cpu"):
         model({"x": torch.zeros(1, 2, 3)})
 
 
 def test_graphs_are_refused_for_what_is_more_than_tensors():
-    with pytest.raises(ConfigError, match="SparseMemory has no such form"):
+    with pytest.raises(ConfigError, match="SparseMemory has no fused form"):
         MANN({"name": "lstm"}, {"name": "sparse", "slots": 16, "width": 3}, SPEC, backend="graphs")
-    with pytest.raises(ConfigError, match="Transformer has no such form"):
+    with pytest.raises(ConfigError, match="Transformer has no fused form"):
         MANN({"name": "transformer", "width": 4, "heads": 1, "layers": 1}, DENSE, SPEC, backend="graphs")
 
 
@@ -483,7 +486,7 @@ def test_what_is_said_of_a_gpu(monkeypatch):
     assert "CUDA graphs" in said
     assert "CUDA graphs" in backend.describe("graphs", *parts)
     other = MANN({"name": "transformer", "width": 4, "heads": 1, "layers": 1}, DENSE, SPEC)
-    assert "Transformer has no such form" in backend.describe("auto", other.controller, other.memory, device)
+    assert "Transformer has no fused form" in backend.describe("auto", other.controller, other.memory, device)
     sparse = MANN({"name": "lstm"}, {"name": "sparse", "slots": 16, "width": 3}, SPEC)
     said = backend.describe("auto", sparse.controller, sparse.memory, device)
     assert said == "backend eager: the memory SparseMemory has no form for cuda"
