@@ -90,7 +90,8 @@ class Omniglot(Task):
         test_episodes: episodes in the test set, and in each of ``episodes``.
         test_classes: numbers of classes at which the trained model is also tested (in a fifth as many
             episodes, as long in proportion); one-hot labels have room for ``classes`` of them.
-        episodes: few-shot test sets, each [ways, shots].
+        episodes: few-shot test sets, each [ways, shots], such as [[5, 1], [5, 5]]; one-hot labels have room
+            for ``classes`` ways.
         queries: images asked in an episode of ``episodes``.
         curriculum: 2 classes at first, and up to twice as many whenever training episodes cost less than
             this, in bits for each label (for each letter of five_letters); true: 0.5, since the first
@@ -150,7 +151,8 @@ class Omniglot(Task):
                 most <= room,
                 f"task.{key}: {most} is more than the {room} "
                 + ("strings of five letters." if strings else "labels of task.classes."),
-                f"At most {room} with task.labels={labels}.",
+                f"At most {room} with task.labels={labels}."
+                + ("" if strings else f" Use task.classes={most}, or task.labels=five_letters."),
             )
         self.classes, self.strings, self.image_size = classes, strings, image_size
         self.length = 10 * classes if episode_length is None else episode_length

@@ -527,6 +527,7 @@ def test_instances_are_those_of_a_loop(seed):
         ({"test_classes": [1]}, r"task\.test_classes: 1"),
         ({"test_classes": [6]}, r"task\.test_classes: 6 is more than the 5 labels of task\.classes"),
         ({"episodes": [[6, 1]]}, r"task\.episodes: 6 is more than the 5 labels"),
+        ({"episodes": [[20, 1]]}, r"Use task\.classes=20, or task\.labels=five_letters\."),
         ({"episodes": [[1, 1]]}, r"task\.episodes: 1 classes"),
         ({"episodes": [[5]]}, r"task\.episodes: \[5\](.|\n)*pairs"),
         ({"episodes": [[5, 0]]}, r"task\.episodes: 0 shots"),
