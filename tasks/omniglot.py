@@ -191,7 +191,8 @@ class Omniglot(Task):
         self._drawings = drawings
         # The run's log may have been opened since the source was resolved, so this says it again.
         stands_in = self.source == "auto" and self._found.name == "glyphs"
-        log.log(logging.WARNING if stands_in else logging.INFO, "task omniglot: %s", self.facts())
+        facts = [f"{key} {value}" for key, value in self.facts().items() if value is not None]
+        log.log(logging.WARNING if stands_in else logging.INFO, "task omniglot: %s", ", ".join(facts))
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker that is sent a task reads the drawings from the cache itself.

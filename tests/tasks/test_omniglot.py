@@ -506,6 +506,14 @@ def test_instances_are_those_of_a_loop(seed):
     assert instances(slots).tolist() == expected
 
 
+def test_what_the_data_are_is_logged_in_words(caplog):
+    with caplog.at_level("INFO"):
+        make().prepare()
+    (line,) = (text for text in caplog.messages if text.startswith("task omniglot"))
+    assert line.startswith("task omniglot: source glyphs, split alphabets, alphabets ")
+    assert not set("{}'") & set(line)
+
+
 # ---------------------------------------------------------------------- errors
 
 
