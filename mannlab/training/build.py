@@ -83,9 +83,10 @@ def check_numbers(target: Any, settings: Mapping[str, Any], key: str) -> None:
             continue
         words = set(re.findall(r"\w+", _spelt(parameter.annotation)))
         if words & {"int", "float"} and not words & NO_NUMBERS:
+            kind = "number" if "float" in words else "whole number"
             usual = f", such as {default}" if isinstance(default, (int, float)) and default > 0 else ""
             raise ConfigError(
-                f"{key}.{name}: {value!r} is not a number.", f"Give {key}.{name}=<number>{usual}."
+                f"{key}.{name}: {value!r} is not a {kind}.", f"Give {key}.{name}=<{kind}>{usual}."
             )
 
 

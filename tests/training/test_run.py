@@ -245,7 +245,7 @@ def test_schedulers_change_the_rate_by_steps(tmp_path: Path, settings: Any, sche
         ("optimizer._target_", "torch.optim.Nope", r"optimizer\._target_"),
         ("ckpt_path", "last", "no earlier run"),
         ("trainer.max_time", "00:01:00", r"trainer\.max_time: '00:01:00' is not a length of time"),
-        ("trainer.max_steps", "ten", r"trainer\.max_steps: 'ten' is not a number"),
+        ("trainer.max_steps", "ten", r"trainer\.max_steps: 'ten' is not a whole number"),
         ("optimizer.lr", "big", r"optimizer\.lr: 'big' is not a number"),
     ],
 )
