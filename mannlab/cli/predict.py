@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 from mannlab.cli import evaluate, logs
+from mannlab.datasets.cache import progress
 from mannlab.datasets.parallel import refuse_utf16
 from mannlab.errors import ConfigError, DataError, choices
 
@@ -40,7 +40,8 @@ def main(arguments: list[str]) -> int:
 
     predictor = Predictor(config, checkpoint)
     answers: list[str] = []
-    for chunk in _progress([texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK)]):
+    chunks = [texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK)]
+    for chunk in progress(chunks, "Answering") if len(chunks) > 1 else chunks:
         found = predictor(chunk)
         if target is None:
             print(*found, sep="\n", flush=True)
@@ -140,14 +141,3 @@ def write(target: Path, answers: Sequence[str]) -> None:
 
     text = "".join(f"{answer}\n" for answer in answers)
     replace_file(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def _progress(chunks: list[list[str]]) -> Iterator[Any]:
-    """The chunks, with a bar on a terminal if there are many."""
-    if len(chunks) < 2 or not sys.stderr.isatty():
-        yield from chunks
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(chunks, description="Answering", console=Console(stderr=True), transient=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from mannlab.datasets.cache import cache_folder
+from mannlab.datasets.cache import cache_folder, may_fetch
 from mannlab.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -266,8 +266,7 @@ def download() -> Path:
         f"Set task.root or MANNLAB_DATA to a folder that holds {RELEASE}.tar.gz (or en/ and en-10k/ of it), "
         "or use task.source=generated."
     )
-    if os.environ.get("MANNLAB_OFFLINE") == "1":
-        raise DataError("bAbI is not on this disk, and MANNLAB_OFFLINE=1 forbids fetching it.", mend)
+    may_fetch("bAbI", mend)
     target = cache_folder() / "babi"
     trouble: Mapping[str, str] = {}
     for url in URLS:

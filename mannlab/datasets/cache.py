@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mannlab.errors import DataError
+
 log = logging.getLogger(__name__)
 
 Arrays = dict[str, NDArray[Any]]
@@ -29,6 +31,18 @@ def cache_folder() -> Path:
     if xdg := os.environ.get("XDG_CACHE_HOME"):
         return Path(xdg).expanduser() / "mannlab"
     return Path("~/.cache/mannlab").expanduser()
+
+
+def data_folders() -> list[Path]:
+    """Where data may lie that nobody named a folder for: ``$MANNLAB_DATA``, if it is set, and the cache."""
+    data = os.environ.get("MANNLAB_DATA")
+    return [*([Path(data).expanduser()] if data else []), cache_folder()]
+
+
+def may_fetch(what: str, instead: str) -> None:
+    """Raise DataError, saying what to do ``instead``, where ``$MANNLAB_OFFLINE`` forbids downloads."""
+    if os.environ.get("MANNLAB_OFFLINE") == "1":
+        raise DataError(f"{what} is not on this disk, and MANNLAB_OFFLINE=1 forbids fetching it.", instead)
 
 
 def cached(name: str, build: Callable[[], Arrays]) -> Arrays:

@@ -12,7 +12,7 @@ import urllib.request
 import zlib
 from pathlib import Path
 
-from mannlab.datasets.cache import cache_folder
+from mannlab.datasets.cache import cache_folder, may_fetch
 from mannlab.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -57,11 +57,10 @@ def download() -> Path:
     Raises:
         DataError: no connection, a wrong checksum, or a cache folder that cannot be written.
     """
-    if os.environ.get("MANNLAB_OFFLINE") == "1":
-        raise DataError(
-            "Multi30k is not on this disk, and MANNLAB_OFFLINE=1 forbids fetching it.",
-            "Set task.root or MANNLAB_DATA to the folder that holds it, or choose task.source=numbers.",
-        )
+    may_fetch(
+        "Multi30k",
+        "Set task.root or MANNLAB_DATA to the folder that holds it, or choose task.source=numbers.",
+    )
     target = cache_folder() / "multi30k"
     log.info("Fetching Multi30k (2 MB) into %s.", target)
     try:

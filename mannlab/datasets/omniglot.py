@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from mannlab.datasets.cache import cache_folder, cached, progress
+from mannlab.datasets.cache import cache_folder, cached, may_fetch, progress
 from mannlab.datasets.drawings import DRAWINGS, Drawings
 from mannlab.errors import DataError
 
@@ -157,11 +157,10 @@ def download() -> Path:
     Raises:
         DataError: no connection, a wrong checksum, or a cache folder that cannot be written.
     """
-    if os.environ.get("MANNLAB_OFFLINE") == "1":
-        raise DataError(
-            "Omniglot is not on this disk, and MANNLAB_OFFLINE=1 forbids fetching it.",
-            "Set task.root or MANNLAB_DATA to the folder that holds it, or choose task.source=glyphs.",
-        )
+    may_fetch(
+        "Omniglot",
+        "Set task.root or MANNLAB_DATA to the folder that holds it, or choose task.source=glyphs.",
+    )
     from torchvision.datasets import Omniglot
 
     target = cache_folder() / "omniglot"

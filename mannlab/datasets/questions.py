@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mannlab.datasets import babi, tales
 from mannlab.datasets.babi import OnError, Read, Story
-from mannlab.datasets.cache import Arrays, cache_folder, cached
+from mannlab.datasets.cache import Arrays, cache_folder, cached, data_folders
 from mannlab.datasets.parallel import hashed
 from mannlab.errors import ConfigError, DataError
 
@@ -124,9 +124,7 @@ def _resolve(source: str, root: str | None) -> Source:
 
 def _on_disk(root: str | None) -> Path | None:
     if root is None:
-        data = os.environ.get("MANNLAB_DATA")
-        folders = [*([Path(data).expanduser()] if data else []), cache_folder()]
-        return next((found for folder in folders if (found := babi.find(folder))), None)
+        return next((found for folder in data_folders() if (found := babi.find(folder))), None)
     named = Path(root).expanduser()
     looked = f"Looked for en/ and en-10k/ (or .tar.gz of them, or {babi.RELEASE}.tar.gz)."
     if not named.is_dir():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import logging
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mannlab.datasets.bpe import train_pairs
-from mannlab.datasets.cache import Arrays, cache_folder, cached, fingerprint
+from mannlab.datasets.cache import Arrays, cached, data_folders, fingerprint
 from mannlab.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -68,8 +67,7 @@ def where(source: Source, root: str | None) -> tuple[str, Path | None]:
             "Name the folder that holds train.txt, valid.txt and test.txt (they may end in .gz).",
         )
     if not root:
-        data = os.environ.get("MANNLAB_DATA")
-        folders = [*([Path(data).expanduser()] if data else []), cache_folder()]
+        folders = data_folders()
     for folder in [place for base in folders for place in (base, base / "wikitext-2")]:
         if all(_file(folder, name) for name in WIKITEXT.values()):
             return "wikitext-2", folder

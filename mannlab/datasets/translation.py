@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from mannlab.datasets import multi30k
 from mannlab.datasets.bpe import ALPHABET, restore, train_pairs
-from mannlab.datasets.cache import Arrays, cache_folder, cached
+from mannlab.datasets.cache import Arrays, cached, data_folders
 from mannlab.datasets.number_words import number_pairs
 from mannlab.datasets.parallel import SPLITS, Faults, OnError, Pairs, divide, read_pairs
 from mannlab.errors import ConfigError, DataError, require
@@ -222,9 +221,7 @@ def locate(name: str, languages: Sequence[str], files: Named, root: str | None) 
     )
     if root is not None and not Path(root).expanduser().is_dir():
         raise ConfigError(f"task.root: there is no folder {root}.", f"Name the folder that holds {name}.")
-    data = os.environ.get("MANNLAB_DATA")
-    folders = [Path(root).expanduser()] if root else [*([Path(data).expanduser()] if data else [])]
-    folders += [] if root else [cache_folder()]
+    folders = [Path(root).expanduser()] if root else data_folders()
     return _multi30k(folders, languages, root) if name == "multi30k" else _tatoeba(folders)
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mannlab.datasets import cache
 from mannlab.datasets.cache import cache_folder, cached, progress
+from mannlab.errors import DataError
 
 
 @pytest.fixture
@@ -94,3 +96,19 @@ def test_progress_shows_on_a_terminal(capsys, monkeypatch):
 @pytest.fixture(autouse=True)
 def _warnings(caplog):
     caplog.set_level(logging.WARNING)
+
+
+def test_data_is_looked_for_where_it_was_named_and_in_the_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("MANNLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MANNLAB_DATA", str(tmp_path / "data"))
+    assert cache.data_folders() == [tmp_path / "data", tmp_path / "cache"]
+    monkeypatch.delenv("MANNLAB_DATA")
+    assert cache.data_folders() == [tmp_path / "cache"]
+
+
+def test_nothing_is_fetched_where_that_is_forbidden(monkeypatch):
+    monkeypatch.setenv("MANNLAB_OFFLINE", "1")
+    with pytest.raises(DataError, match="Numbers is not on this disk, and MANNLAB_OFFLINE=1 forbids"):
+        cache.may_fetch("Numbers", "Count.")
+    monkeypatch.delenv("MANNLAB_OFFLINE")
+    cache.may_fetch("Numbers", "Count.")
