@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -32,6 +34,11 @@ NOISE = (
 )
 
 
+# glibc's mallopt: parameters, and their new values in bytes.
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+HELD, MAPPED = 2**31 - 1, 2**30
+
+
 def quiet() -> None:
     """Leave Lightning's warnings that mean something; drop its adverts and its advice."""
     for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric"):
@@ -45,6 +52,18 @@ def seed_everything(seed: int) -> None:
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ConfigError(f"seed: {seed!r} is not allowed.", "Give a whole number from 0 to 4294967295.")
     lightning.pytorch.seed_everything(seed, workers=True, verbose=False)
+
+
+def hold_memory() -> bool:
+    """Keep what tensors free for the next ones, up to 2 GiB; returns whether the C library can be told.
+
+    By default glibc gives each larger block back and gets it anew, zeroed page by page: two thirds of the
+    time of a convolution on a CPU. Blocks of 1 GiB and more are still given back at once.
+    """
+    if sys.platform != "linux":
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and bool(mallopt(TRIM_THRESHOLD, HELD) and mallopt(MMAP_THRESHOLD, MAPPED))
 
 
 def choose_threads(config: Mapping[str, Any]) -> int:
@@ -63,7 +82,7 @@ def choose_threads(config: Mapping[str, Any]) -> int:
 
 
 def set_threads(config: Mapping[str, Any]) -> int:
-    """Follow ``threads``: ``auto`` or a number; returns the number.
+    """Follow ``threads``: ``auto`` or a number; returns the number. Memory is held from then on.
 
     Raises:
         ConfigError: neither of them.
@@ -74,4 +93,5 @@ def set_threads(config: Mapping[str, Any]) -> int:
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise ConfigError(f"threads: {threads!r} is not allowed.", "Give a whole number above 0, or auto.")
     torch.set_num_threads(threads)
+    hold_memory()
     return threads
