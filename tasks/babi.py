@@ -73,7 +73,9 @@ class Babi(Task):
     """Questions about little stories: 20 tasks, each of one kind of reasoning (Weston et al. 2015).
 
     A sample is a story; its questions come where they stand in it, and are answered at their last step by
-    one of the answers of the training stories. Several words (tasks 8 and 19) are one answer, as in
+    one of the answers of the training stories. With ``questions="alone"`` a sample is one question after the
+    statements before it, without the other questions: a memory that keeps all it was told then holds
+    statements only, as in Sukhbaatar et al. 2015. Several words (tasks 8 and 19) are one answer, as in
     Sukhbaatar et al. 2015. All tasks are learnt together unless ``tasks`` says otherwise. The data has no
     validation set: a tenth of the training stories is set aside, the same in every run. Once through
     training is every story once.
@@ -98,6 +100,8 @@ class Babi(Task):
         steps: what a step is: a sentence (its words weighted by their places) or a word.
         embedding: width of what a sentence is summed to.
         positions: weight words by their places; false: the order of words does not count.
+        questions: in_story, or alone.
+        recent: of questions alone, how many of the last statements come before one; null: all.
         source: babi; generated; or auto: bAbI if it is there or can be fetched, else generated.
         root: folder that holds bAbI; null looks in $MANNLAB_DATA and the cache, then downloads.
         families: of generated stories; null: all.
@@ -112,13 +116,20 @@ class Babi(Task):
         steps: Literal["sentences", "words"] = "sentences",
         embedding: int = 64,
         positions: bool = True,
+        questions: Literal["in_story", "alone"] = "in_story",
+        recent: int | None = None,
         source: SOURCES = "auto",
         root: str | None = None,
         families: list[str] | None = None,
         on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
         require(embedding >= 1, f"task.embedding: {embedding} is not allowed.", "It must be at least 1.")
-        self.size, self.steps = size, steps
+        require(
+            recent is None or (recent >= 1 and questions == "alone"),
+            f"task.recent: {recent} is not allowed.",
+            "It is a number of statements, at least 1, and goes with task.questions=alone; or null.",
+        )
+        self.size, self.steps, self.questions = size, steps, questions
         self.corpus = self._load(tasks, families, source, root, on_error)
         self.babi = self.corpus.source.name == "babi"
         of = "" if self.babi else "_of_families"
@@ -126,7 +137,10 @@ class Babi(Task):
         self.failed_name = "failed_tasks_count" if self.babi else "failed_families_count"
         self.objective = Objective("error_percent", "min", shown=self.mean_name)
         words = steps == "words"
-        self.parts = {split: Steps(part, words) for split, part in self.corpus.parts.items()}
+        parts = self.corpus.parts
+        if questions == "alone":
+            parts = {split: part.alone(recent) for split, part in parts.items()}
+        self.parts = {split: Steps(part, words) for split, part in parts.items()}
         self.fingerprint = fingerprint(self.corpus.vocabulary, self.corpus.answers)
         count = len(self.corpus.vocabulary)
         longest = self.corpus.parts["train"].words.shape[1]
@@ -181,6 +195,7 @@ class Babi(Task):
             "source": corpus.source.name,
             "root": None if corpus.source.folder is None else str(corpus.source.folder),
             "size": self.size,
+            "questions": self.questions,
             "groups": corpus.groups,
             "together": "one" if len(corpus.groups) == 1 else "joint",
             "not_as_released": corpus.altered,

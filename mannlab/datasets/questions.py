@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -52,6 +53,29 @@ class Part:
     answers: NDArray[np.int16]
     starts: NDArray[np.int64]
     groups: NDArray[np.int16]
+
+    def alone(self, recent: int | None = None) -> Part:
+        """Each question as a story of its own: the statements before it, no other questions, and itself.
+
+        Args:
+            recent: keep only so many of the last statements.
+        """
+        rows, starts = [np.empty(0, np.int64)], [0]
+        for first, end in pairwise(self.starts.tolist()):
+            asked = self.answers[first:end] >= 0
+            statements = first + np.flatnonzero(~asked)
+            for question in first + np.flatnonzero(asked):
+                before = statements[: np.searchsorted(statements, question)]
+                rows.append(np.append(before[-recent:] if recent else before, question))
+                starts.append(starts[-1] + len(rows[-1]))
+        every = np.concatenate(rows)
+        questions = np.add.reduceat((self.answers >= 0).astype(np.int64), self.starts[:-1])
+        return Part(
+            self.words[every],
+            self.answers[every],
+            np.array(starts, np.int64),
+            np.repeat(self.groups, questions),
+        )
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
 
     Each step first reads and then writes one slot; nothing is ever changed. The controller says a query u
     and the embeddings of the slot to write: the model's layer that makes the interface holds the paper's
-    matrices, B for the query and A and C for keys and values. A hop compares u with all keys, sums the
+    matrices, B for the query and A and C for keys and values. With adjacent tying B is A_1: what a step
+    would write as its first key is what it asks with. A hop compares u with all keys, sums the
     values by a softmax over the scores, and adds the sum to u; what is read is u after the last hop. Keys
     and values carry a learned vector for their age.
 
@@ -50,7 +51,8 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
         slots: N, how many of the last slots are kept.
         width: W, length of a query, a key and a value.
         hops: K.
-        tying: ``adjacent``: the values of a hop are the keys of the next, K + 1 embeddings a slot;
+        tying: ``adjacent``: the values of a hop are the keys of the next, the query is the first key, K + 1
+            embeddings a slot;
             ``layer_wise``: all hops have the same keys and values, and u passes through a matrix H between
             them; ``key_value``: the same keys and values, and ``u + o`` passes through a matrix R_k of
             each hop (Miller et al. 2016, arXiv 1606.03126).
@@ -101,7 +103,8 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
         self.pairs = [(hop, hop + 1) if adjacent else (0, 1) for hop in range(hops)]
         self.embeddings = hops + 1 if adjacent else 2
         self.rectified = {"none": 0, "half": width // 2, "all": width}[rectify]
-        self.interface_size = (1 + self.embeddings) * width
+        self.query_size = 0 if adjacent else width  # of its own
+        self.interface_size = self.query_size + self.embeddings * width
         self.read_size = width
         self.ages = nn.Parameter(torch.randn(self.embeddings, slots, width) * DEVIATION) if temporal else None
         count = {"adjacent": 0, "layer_wise": 1, "key_value": hops}[tying]
@@ -183,7 +186,7 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
         shown: list[Tensor] | None = None,
     ) -> tuple[Tensor, MemoryNetworkState]:
         """Some steps at once: ``interface[B, T, I]`` to ``reads[B, T, W]`` and the next state."""
-        query, said = interface.split([self.width, self.interface_size - self.width], dim=-1)
+        query, said = interface[..., : self.width], interface[..., self.query_size :]
         written = torch.cat([state.written, said.unflatten(-1, (self.embeddings, self.width))], dim=1)
         # A clock that ticks once for each slot, empty or not; a step reads at its time, and writes then.
         times = torch.arange(interface.shape[1], device=interface.device).expand(interface.shape[:2])

@@ -45,7 +45,8 @@ def naively(memory, interface, valid, state, gaps=None):
     width = memory.width
     gaps = torch.zeros(interface.shape[:2]) if gaps is None else gaps
     valid = torch.ones(interface.shape[:2]) if valid is None else valid
-    contents = interface[..., width:].unflatten(-1, (memory.embeddings, width))
+    own = 0 if memory.tying == "adjacent" else width  # there the query is the first key
+    contents = interface[..., own:].unflatten(-1, (memory.embeddings, width))
     return naive.run(interface[..., :width], contents, gaps, valid, state, memory._hops())
 
 

@@ -371,3 +371,29 @@ def test_a_picture_shows_what_the_last_question_looks_at(memory):
     assert labels == spelt(task, batch, 0)[:step]
     assert figure.axes[0].get_title(loc="right").startswith(spelt(task, batch, 0)[step])
     assert task.traced_pictures({}, batch) == {}
+
+
+def test_questions_alone_follow_the_statements_before_them():
+    whole = registry.build("task", "babi", source="generated", size="1k")
+    alone = registry.build("task", "babi", source="generated", size="1k", questions="alone", recent=3)
+    story, kept = whole.corpus.parts["val"], alone.parts["val"]
+    wanted = []
+    for start, end, group in zip(story.starts[:-1], story.starts[1:], story.groups, strict=True):
+        before = []
+        for line in range(start, end):
+            words = story.words[line].tolist()
+            if story.answers[line] < 0:
+                before.append(words)
+            else:
+                wanted.append((group, [*before[-3:], words], story.answers[line]))
+    assert len(kept) == len(wanted) > len(story.groups)
+    for sample, (group, lines, answer) in enumerate(wanted):
+        here = slice(kept.starts[sample], kept.starts[sample + 1])
+        assert kept.symbols[here].tolist() == lines
+        assert kept.answers[here].tolist() == [-1] * (len(lines) - 1) + [answer]
+        assert kept.groups[sample] == group
+
+
+def test_recent_goes_with_questions_alone():
+    with pytest.raises(ConfigError, match=r"task\.recent: 5 is not allowed"):
+        registry.build("task", "babi", source="generated", recent=5)
