@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mannlab.contracts import Bag, Classes, StreamSpec, Vector
-from mannlab.model.encoders import BagEncoder, StreamEncoder
+from mannlab.contracts import Bag, Classes, Image, StreamSpec, Vector
+from mannlab.model.encoders import BagEncoder, ConvEncoder, RunningNorm, StreamEncoder
 
 
 def naive(symbols: list[int], weight: torch.Tensor, positions: bool) -> torch.Tensor:
@@ -53,3 +53,30 @@ def test_a_bag_lies_beside_other_channels():
     words = torch.full((2, 4, 3), -1)
     out = encoder({"v": torch.ones(2, 4, 2), "words": words})
     assert out.tolist() == torch.cat([torch.ones(2, 4, 2), torch.zeros(2, 4, 5)], -1).tolist()
+
+
+def test_running_norm_is_of_the_batches_so_far():
+    norm = RunningNorm(2, momentum=0.25, eps=0.0).double()
+    one = torch.tensor([[1.0, 4.0], [3.0, 8.0]], dtype=torch.float64)
+    assert torch.equal(norm.eval()(one), one)  # nothing is known yet
+    torch.testing.assert_close(norm.train()(one), torch.tensor([[-1.0, -1.0], [1.0, 1.0]]).double())
+    two = torch.tensor([[9.0, 0.0]], dtype=torch.float64)
+    out = norm(two)
+    # Weights of the two batches: 0.25 * 0.75 and 0.25, of 0.4375.
+    weights = torch.tensor([0.1875, 0.25], dtype=torch.float64) / 0.4375
+    mean = weights[0] * one.mean(0) + weights[1] * two[0]
+    square = weights[0] * one.square().mean(0) + weights[1] * two[0].square()
+    wanted = (two - mean) / (square - mean.square()).sqrt()
+    torch.testing.assert_close(out, wanted)
+    torch.testing.assert_close(norm.eval()(two), wanted)
+
+
+def test_pictures_of_strokes_point_different_ways():
+    torch.manual_seed(0)
+    encoder = ConvEncoder(Image(20, 20))
+    pictures = (torch.rand(64, 1, 20, 20) < 0.08).float()
+    features = torch.nn.functional.normalize(encoder(pictures), dim=1)
+    between = (features @ features.T).fill_diagonal_(0)
+    assert between.mean().abs() < 0.1
+    alone = encoder.eval()(pictures[:1])
+    torch.testing.assert_close(encoder(pictures)[:1], alone)
