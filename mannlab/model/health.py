@@ -20,14 +20,14 @@ NOWHERE = 1e-6  # a head with less weight than this in all looks at nothing
 class Health:
     """Means over what a model's memories show of their steps (see ``Memory.vitals``); a watch.
 
-    Steps are looked at as they come and then forgotten, so that it takes no room in proportion to their number.
+    Steps are looked at as they come and then forgotten, so that many take no more room than few.
     Of each kind of head, in percent:
 
     - ``sharpness``: the largest weight of a head, mean over heads, steps and sequences.
-    - ``entropy``: of a head's weights, scaled to sum to 1, as a share of log N: 100 looks everywhere alike, 0 at
-      one slot alone. Heads that look at nothing are left out.
-    - ``slots_used``: the exponential of the entropy of a sequence's weights, all steps and heads together, as a
-      share of N: n slots used alike are n of N.
+    - ``entropy``: of a head's weights, scaled to sum to 1, as a share of log N: 100 looks everywhere alike,
+      0 at one slot alone. Heads that look at nothing are left out.
+    - ``slots_used``: the exponential of the entropy of a sequence's weights, all steps and heads together,
+      as a share of N: n slots used alike are n of N.
 
     Gauges are means over everything.
     """

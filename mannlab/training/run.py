@@ -19,7 +19,7 @@ from mannlab.contracts import Task
 from mannlab.errors import CheckpointError, ConfigError, choices
 from mannlab.model import MANN, assemble
 from mannlab.training.build import check_numbers, duration, instantiate_all, nested
-from mannlab.training.callbacks import Checkpoints, GracefulStop, HyperParameters, StopWhenSolved
+from mannlab.training.callbacks import Checkpoints, Dashboard, GracefulStop, HyperParameters, StopWhenSolved
 from mannlab.training.callbacks.hparams import options_table
 from mannlab.training.callbacks.progress import seconds_allowed
 from mannlab.training.callbacks.stop import Interrupted, keyboard, undisturbed
@@ -39,7 +39,7 @@ from mannlab.training.checkpoints import (
 from mannlab.training.data import StreamData
 from mannlab.training.environment import quiet, seed_everything, set_threads
 from mannlab.training.generalisation import TITLE, generalisation, largest_trained, reached_by
-from mannlab.training.loggers import TensorBoard
+from mannlab.training.loggers import close
 from mannlab.training.module import IDENTITY, MannModule
 from mannlab.training.summary import FILE, print_results, versions, write_json
 
@@ -54,7 +54,7 @@ ENDLESS["reload_dataloaders_every_n_epochs"] = 0
 OURS = {
     "default_root_dir": "Choose where runs go with outputs=<folder>.",
     "callbacks": "Add callbacks by name: +callbacks.<name>._target_=<class>.",
-    "logger": "Choose logger=tensorboard, csv or none.",
+    "logger": "Choose logger=tensorboard, csv, wandb, mlflow or none.",
     "plugins": "Precision and strategy have keys of their own: trainer.precision, trainer.strategy.",
     "use_distributed_sampler": "Every device gets its own share of the data already.",
     "enable_checkpointing": "Switch checkpoints off with callbacks.checkpoints=null.",
@@ -138,6 +138,8 @@ class _Run:
         for callback in self.callbacks:
             if isinstance(callback, HyperParameters):
                 callback.options = options_table(self.config)
+            if isinstance(callback, Dashboard):
+                callback.config = self.config
             if isinstance(callback, Checkpoints) and self.resumed is not None:
                 callback.resumed_from(self.resumed)
         self.trainer = make_trainer(_for_task(self.config, self.task), self.run_dir, self.callbacks, loggers)
@@ -185,9 +187,7 @@ class _Run:
 
     def _finish(self, began: float) -> dict[str, Any]:
         summary = self.summary(time.monotonic() - began)
-        for logger in self.trainer.loggers if self.trainer else []:
-            if isinstance(logger, TensorBoard):
-                logger.close()
+        close(self.trainer.loggers if self.trainer else [], self.status)
         if self.trainer is not None and not self.trainer.is_global_zero:
             return summary
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import shlex
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,6 +29,17 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def repeat_command(config: Mapping[str, Any]) -> str | None:
+    """What to type to make the same run again; None for a run that was not started by the program."""
+    overrides = config.get("overrides")
+    if overrides is None:
+        return None
+    words = list(overrides)
+    if "seed" in config and not any(word.lstrip("+").startswith("seed=") for word in words):
+        words.append(f"seed={config['seed']}")
+    return shlex.join(["python", "-m", "mannlab", *words])
 
 
 def plain(value: Any) -> Any:

@@ -355,7 +355,7 @@ class Session:
     def looked(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Rows of the last step's reads and writes and their weights; nothing before the first step.
 
-        Each ``[B, H, D]``, D for reads and one more for writes; a row may stand twice, and then has both weights.
+        Each ``[B, H, D]``, and one more for writes; a row may stand twice, and then has both weights.
         """
         if self.latest is None:
             return {}

@@ -9,7 +9,10 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from mannlab.training.checkpoints import flat
+from mannlab.training.loggers import show_options
 
+# Sorted before all else among the curves, and so on top.
+MAIN = "main"
 GROUPS = ("controller", "memory", "task", "model", "optimizer", "batch_size", "seed")
 
 
@@ -21,7 +24,8 @@ class HyperParameters(Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         # The tab only knows metrics that were there when the options were written.
-        metrics = {f"hparams/{name}": math.nan for name in self._names(pl_module)}
+        metrics = {f"{MAIN}/{name}": math.nan for name in self._names(pl_module)}
+        show_options(trainer.loggers, self.options)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(self.options, metrics)
@@ -42,7 +46,7 @@ class HyperParameters(Callback):
         if trainer.sanity_checking:
             return
         found = {
-            f"hparams/{name}": pl_module.results[name]
+            f"{MAIN}/{name}": pl_module.results[name]
             for name in self._names(pl_module)
             if name in pl_module.results
         }

@@ -436,7 +436,7 @@ def test_tensorboard_gets_curves_options_and_pictures_in_one_file(tmp_path: Path
     assert [event.value for event in events.Scalars("train/sequences")] == [8, 16, 24]
     assert [event.step for event in events.Scalars("val/bit_errors_per_sequence")] == [3, 6]
     assert "val/stream" in tags["images"]
-    final = events.Scalars("hparams/test/cost_bits_per_sequence")
+    final = events.Scalars("main/test/cost_bits_per_sequence")
     assert math.isnan(final[0].value)
     assert final[-1].value == pytest.approx(summary["metrics"]["test/cost_bits_per_sequence"])
     assert any("hparams" in name for name in events.summary_metadata)
