@@ -31,7 +31,8 @@ class TensorBoard(TensorBoardLogger):
 
     def __init__(self, save_dir: str | Path, flush_secs: int = 30) -> None:
         super().__init__(save_dir, name="", version="", default_hp_metric=False, flush_secs=flush_secs)
-        self._embeddings: dict[str, bool] = {}
+        self._embeddings: dict[str, None] = {}
+        self._compared = False
 
     def save(self) -> None:
         """Nothing more to write: the run's options are in config.yaml."""
@@ -41,10 +42,32 @@ class TensorBoard(TensorBoardLogger):
         if self._experiment is not None:
             self.experiment.flush()
 
-    def close(self) -> None:
-        """Write what is left and close the file."""
-        if self._experiment is not None:
-            self.experiment.close()
+    def close(self, status: str = "completed") -> None:
+        """Write what is left and how the run ended, and close the file."""
+        if self._experiment is None:
+            return
+        if self._compared:
+            from tensorboard.plugins.hparams import api_pb2, summary
+
+            ended = {"failed": "STATUS_FAILURE", "interrupted": "STATUS_UNKNOWN"}.get(
+                status, "STATUS_SUCCESS"
+            )
+            self._summary(summary.session_end_pb(api_pb2.Status.Value(ended)))
+        self.experiment.close()
+
+    def options(self, options: Mapping[str, bool | float | str]) -> None:
+        """A row of the tab HPARAMS.
+
+        It is not told which metrics to show: then TensorBoard shows those of all runs, and options in which
+        runs differ come first.
+        """
+        from tensorboard.plugins.hparams import summary
+
+        self._compared = True
+        self._summary(summary.session_start_pb(dict(options)))
+
+    def _summary(self, summary: Any) -> None:
+        self.experiment._get_file_writer().add_summary(summary)
 
     def layout(self, charts: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
         """Charts of the tab CUSTOM SCALARS, by section and title: regular expressions of tags."""
@@ -71,7 +94,7 @@ class TensorBoard(TensorBoardLogger):
         lines += ["\t".join(row) for row in rows]
         for kind, text in (("vectors", points), ("labels", "\n".join(lines))):
             replace_file(folder / f"{stem}_{kind}.tsv", lambda path, text=text: path.write_text(text + "\n"))
-        self._embeddings[name] = True
+        self._embeddings[name] = None
         replace_file(
             Path(self.log_dir) / "projector_config.pbtxt", lambda path: path.write_text(self._points())
         )
@@ -197,9 +220,11 @@ def show_text(loggers: Iterable[Any], name: str, text: str, step: int) -> None:
 
 
 def show_options(loggers: Iterable[Any], options: Mapping[str, Any]) -> None:
-    """The run's options, to loggers that compare runs by them (TensorBoard's go with metrics, elsewhere)."""
+    """The run's options, to loggers that compare runs by them."""
     for logger in loggers:
-        if isinstance(logger, (WandbLogger, MLFlowLogger)):
+        if isinstance(logger, TensorBoard):
+            logger.options(options)
+        elif isinstance(logger, (WandbLogger, MLFlowLogger)):
             logger.log_hyperparams(dict(options))
 
 
@@ -208,7 +233,7 @@ def close(loggers: Iterable[Any], status: str) -> None:
     for logger in loggers:
         with _lenient(logger):
             if isinstance(logger, TensorBoard):
-                logger.close()
+                logger.close(status)
             elif isinstance(logger, WandbLogger) and logger._experiment is not None:
                 logger.experiment.finish(exit_code=0 if status != "failed" else 1)
             elif isinstance(logger, MLFlowLogger):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch
+import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
@@ -41,7 +43,17 @@ from mannlab.training.environment import quiet, seed_everything, set_threads
 from mannlab.training.generalisation import TITLE, generalisation, largest_trained, reached_by
 from mannlab.training.loggers import close
 from mannlab.training.module import IDENTITY, MannModule
-from mannlab.training.summary import FILE, print_results, versions, write_json
+from mannlab.training.summary import (
+    FILE,
+    FILE_ONLY,
+    log_results,
+    print_results,
+    repeat_command,
+    versions,
+    write_json,
+)
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Loaded", "evaluate", "find_checkpoint", "load", "train"]
 
@@ -146,8 +158,20 @@ class _Run:
         if self.trainer.is_global_zero:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             keep_config(self.config, self.run_dir)
+            self._log_start()
             if self.resumed is not None:
                 say_resumed(self.resumed, step, self.trainer.max_steps)
+
+    def _log_start(self) -> None:
+        command = repeat_command(self.config) or "started from Python"
+        known = ", ".join(f"{name} {version}" for name, version in versions().items())
+        count = sum(parameter.numel() for parameter in self.model.parameters()) if self.model else 0
+        where = f"{self.trainer.world_size} x {self.trainer.strategy.root_device}"
+        for line in (
+            command,
+            f"{known}; {where}, {torch.get_num_threads()} threads; {count:,} parameters",
+        ):
+            log.info("%s", line, extra=FILE_ONLY)
 
     def fit(self) -> None:
         """Train, and say how it ended."""
@@ -197,6 +221,7 @@ class _Run:
                 raise
         if self.status != "failed" and self.task is not None:
             print_results(self.task, summary, self.run_dir)
+        log_results(self.task, summary, self.run_dir)
         return summary
 
     def summary(self, seconds: float) -> dict[str, Any]:

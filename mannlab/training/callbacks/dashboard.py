@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 
 from mannlab.contracts import Task
 from mannlab.training.loggers import TensorBoard, show_text
-from mannlab.training.summary import repeat_command, versions
+from mannlab.training.summary import folded, repeat_command, versions
 
 Charts = dict[str, dict[str, list[str]]]
 
@@ -36,7 +36,7 @@ def described(config: dict[str, Any]) -> str:
     """How to run it again, and with what versions it ran; Markdown."""
     command = repeat_command(config)
     how = (
-        f"```bash\n{command}\n```"
+        f"```bash\n{folded(command)}\n```"
         if command
         else "Started from Python: `mannlab.training.train(config, folder)`."
     )

@@ -72,6 +72,8 @@ class Pictures(Callback):
                 self._keep(trainer, f"{split.stream}/{title}", figure)
             if number == 0:
                 self._project(trainer, stage, points(pl_module, look))
+                if look.contents and pl_module.model.memory.stateful:
+                    self._keep(trainer, f"{split.stream}/memory content", content_figure(look))
         for memory, suffix in pl_module.model.named_memories():
             for title, figure in memory.pictures().items():
                 self._keep(trainer, f"{stage}_memory/{title}{suffix}", figure)
@@ -136,12 +138,14 @@ def figures(pl_module: Any, look: Look) -> dict[str, Any]:
     else:
         rows = stream_rows(pl_module.task.spec, look.batch, look.logits)
         own |= {"stream": draw_stream(rows, look.weights)} if rows or look.weights else {}
-    if look.contents and pl_module.model.memory.stateful:
-        many = max(len(rows) for rows in look.contents.values())
-        same = {title: weight for title, weight in look.weights.items() if weight.shape[-1] == many}
-        stretch = touched(same) if same else (0, many)
-        own["memory content"] = draw_contents(look.contents, *stretch)
     return own
+
+
+def content_figure(look: Look) -> Any:
+    """What the memory held at the end, the rows that heads touched if they are many."""
+    many = max(len(rows) for rows in look.contents.values())
+    same = {title: weight for title, weight in look.weights.items() if weight.shape[-1] == many}
+    return draw_contents(look.contents, *touched(same) if same else (0, many))
 
 
 def points(pl_module: Any, look: Look) -> dict[str, tuple[torch.Tensor, dict[str, list[str]]]]:
