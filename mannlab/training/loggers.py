@@ -47,12 +47,7 @@ class TensorBoard(TensorBoardLogger):
         if self._experiment is None:
             return
         if self._compared:
-            from tensorboard.plugins.hparams import api_pb2, summary
-
-            ended = {"failed": "STATUS_FAILURE", "interrupted": "STATUS_UNKNOWN"}.get(
-                status, "STATUS_SUCCESS"
-            )
-            self._summary(summary.session_end_pb(api_pb2.Status.Value(ended)))
+            self.experiment._get_file_writer().add_summary(_session_end(status))
         self.experiment.close()
 
     def options(self, options: Mapping[str, bool | float | str]) -> None:
@@ -61,13 +56,11 @@ class TensorBoard(TensorBoardLogger):
         It is not told which metrics to show: then TensorBoard shows those of all runs, and options in which
         runs differ come first.
         """
-        from tensorboard.plugins.hparams import summary
+        from torch.utils.tensorboard.summary import hparams
 
         self._compared = True
-        self._summary(summary.session_start_pb(dict(options)))
-
-    def _summary(self, summary: Any) -> None:
-        self.experiment._get_file_writer().add_summary(summary)
+        _, start, _ = hparams(dict(options), {})
+        self.experiment._get_file_writer().add_summary(start)
 
     def layout(self, charts: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
         """Charts of the tab CUSTOM SCALARS, by section and title: regular expressions of tags."""
@@ -106,6 +99,19 @@ class TensorBoard(TensorBoardLogger):
         )
         stems = ((name, name.replace("/", "_").replace(" ", "_")) for name in self._embeddings)
         return "".join(entry.format(name=name, folder=PROJECTOR, stem=stem) for name, stem in stems)
+
+
+def _session_end(status: str) -> Any:
+    """The note that TensorBoard's HPARAMS reads at the end of a run. Its own function wants TensorFlow."""
+    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+
+    ended = {"failed": "STATUS_FAILURE", "interrupted": "STATUS_UNKNOWN"}.get(status, "STATUS_SUCCESS")
+    info = plugin_data_pb2.SessionEndInfo(status=api_pb2.Status.Value(ended))
+    content = plugin_data_pb2.HParamsPluginData(session_end_info=info, version=metadata.PLUGIN_DATA_VERSION)
+    plugin = SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME, content=content.SerializeToString())
+    value = Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=SummaryMetadata(plugin_data=plugin))
+    return Summary(value=[value])
 
 
 class Table(CSVLogger):
