@@ -188,6 +188,8 @@ def mlflow(
     where = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
     if where.startswith("sqlite"):
         folder.mkdir(parents=True, exist_ok=True)
+        # MLflow's own choice is the folder in which the program was started.
+        options.setdefault("artifact_location", (folder / "mlflow").resolve().as_uri())
     name = folder.name if run_name is None else run_name
     return MLFlowLogger(experiment_name=experiment_name, run_name=name, tracking_uri=where, **options)
 
