@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -178,6 +178,32 @@ def pick(state: Any, rows: Tensor) -> Any:
     return state
 
 
+class Heads(NamedTuple):
+    """Where heads look: weights of some rows of a memory; the others have none.
+
+    Attributes:
+        weights: ``[..., heads, K]``, at least 0.
+        slots: N.
+        rows: ``int64``, as ``weights``: which rows, of [0, N), where one may stand twice. None: all, K = N.
+    """
+
+    weights: Tensor
+    slots: int
+    rows: Tensor | None = None
+
+
+class Vitals(NamedTuple):
+    """Signs of how a memory works; ``[B]`` or ``[B, T]`` comes first in every tensor.
+
+    Attributes:
+        heads: by what they do, such as ``"read"``.
+        gauges: numbers in [0, 1] by name, with any further dimensions: gates, shares, how full it is.
+    """
+
+    heads: dict[str, Heads]
+    gauges: dict[str, Tensor]
+
+
 class Memory(nn.Module, ABC, Generic[State]):
     """A differentiable memory.
 
@@ -326,6 +352,42 @@ class Memory(nn.Module, ABC, Generic[State]):
             for title, weights in self.trace(state).items():
                 shown.setdefault(title, []).append(weights)
         return {title: torch.stack(steps, dim=1) for title, steps in shown.items()}
+
+    def gauges(self, interface: Tensor, state: State) -> dict[str, Tensor]:
+        """Numbers in [0, 1] that say how a step works, such as its gates, by name, ``[B, ...]`` each.
+
+        Args:
+            interface: what the memory heard in this step, ``[B, I]``.
+            state: after the step.
+        """
+        return {}
+
+    def vitals(self, interface: Tensor, state: State) -> Vitals:
+        """Signs of how a step works, from what it heard and the state after it; see ``mannlab.model.health``.
+
+        The default makes them of :meth:`trace` and :meth:`gauges`; a memory that looks at few of very many
+        rows says here which they are.
+        """
+        heads = {
+            title.removesuffix(" weights").replace(" ", "_"): Heads(weights, weights.shape[-1])
+            for title, weights in self.trace(state).items()
+        }
+        return Vitals(heads, self.gauges(interface, state))
+
+    def vitals_sequence(self, interface: Tensor, state: State, valid: Tensor | None = None) -> Vitals | None:
+        """As :meth:`vitals`, of all steps of :meth:`sequence` at once; None: :meth:`vitals` step by step.
+
+        For memories whose states do not show what was read.
+        """
+        return None
+
+    def contents(self, state: State) -> dict[str, Tensor]:
+        """What the memory holds, by title, ``[B, rows, width]`` each: for pictures and the projector."""
+        return {}
+
+    def row_labels(self, title: str) -> dict[str, list[str]]:
+        """What else is known of the rows of :meth:`contents`, a label each, by the name of the column."""
+        return {}
 
 
 class Controller(nn.Module, ABC, Generic[State]):

@@ -46,7 +46,7 @@ def components() -> Iterator[None]:
     registry._broken_plugins.update(broken)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def root() -> Path:
     """The root of the checkout."""
     return Path(__file__).resolve().parents[1]

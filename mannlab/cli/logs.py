@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 MUTED = "\033[33m{}\033[0m"
 ALARM = "\033[31m{}\033[0m"
+CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Line(logging.Formatter):
@@ -23,6 +28,13 @@ class Line(logging.Formatter):
         return f"{word} {text}"
 
 
+class Plain(logging.Formatter):
+    """Without the codes that colour a terminal: for files."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return CODES.sub("", super().format(record))
+
+
 class Terminal(logging.StreamHandler[Any]):
     """Writes to ``sys.stdout`` or what ``where`` names, as it is then: a progress bar may stand in for it."""
 
@@ -31,6 +43,8 @@ class Terminal(logging.StreamHandler[Any]):
         self.where = where
 
     def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "file_only", False):
+            return
         self.stream = getattr(sys, self.where)
         super().emit(record)
 
@@ -47,9 +61,25 @@ def console(stream: str = "stdout") -> None:
     root.addHandler(handler)
 
 
-def to_file(text: str) -> None:
+@contextmanager
+def warnings_kept() -> Iterator[None]:
+    """Warnings of libraries go to the log file, too; the terminal shows them as it would."""
+    show = warnings.showwarning
+
+    def keep(message: Any, category: type[Warning], *rest: Any, **named: Any) -> None:
+        to_file(f"{category.__name__}: {message}", logging.WARNING)
+        show(message, category, *rest, **named)
+
+    warnings.showwarning = keep
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
+
+
+def to_file(text: str, level: int = logging.ERROR) -> None:
     """An error for the log file alone; the terminal shows it in its own way."""
-    record = logging.LogRecord("mannlab", logging.ERROR, __file__, 0, "%s", (text,), None)
+    record = logging.LogRecord("mannlab", level, __file__, 0, "%s", (text,), None)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             try:

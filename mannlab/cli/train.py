@@ -164,7 +164,8 @@ def run_job(config: Any, outcome: Outcome) -> float | None:
     overrides = compose.texts(hydra_config.overrides.task)
     logs.console()
     try:
-        summary = train(compose.plain(config), overrides, run_dir)
+        with logs.warnings_kept():
+            summary = train(compose.plain(config), overrides, run_dir)
     except Exception as error:
         outcome.error, outcome.code = error, 1
         keep(error, run_dir, overrides)

@@ -39,9 +39,14 @@ def data_folders() -> list[Path]:
     return [*([Path(data).expanduser()] if data else []), cache_folder()]
 
 
+def offline() -> bool:
+    """Whether ``$MANNLAB_OFFLINE`` forbids to use the network."""
+    return os.environ.get("MANNLAB_OFFLINE") == "1"
+
+
 def may_fetch(what: str, instead: str) -> None:
     """Raise DataError, saying what to do ``instead``, where ``$MANNLAB_OFFLINE`` forbids downloads."""
-    if os.environ.get("MANNLAB_OFFLINE") == "1":
+    if offline():
         raise DataError(f"{what} is not on this disk, and MANNLAB_OFFLINE=1 forbids fetching it.", instead)
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mannlab.contracts import Memory
+from mannlab.contracts import Heads, Memory, Vitals
 from mannlab.errors import ConfigError, require
 from mannlab.kernels.sam.function import start, step
 from mannlab.kernels.sam.session import Engine, Handle, Indexing, Pool, Session
@@ -114,6 +114,24 @@ class InPlaceMemory(Memory[InPlaceState]):
 
     def trace(self, state: InPlaceState) -> dict[str, Tensor]:
         return state.handle.use().traced()
+
+    def vitals(self, interface: Tensor, state: InPlaceState) -> Vitals:
+        return Vitals(
+            {
+                title.removesuffix(" weights"): Heads(weights, self.layout.slots, rows)
+                for title, (rows, weights) in state.handle.use().looked().items()
+            },
+            self.gauges(interface, state),
+        )
+
+    def gauges(self, interface: Tensor, state: InPlaceState) -> dict[str, Tensor]:
+        """How much heads write, and how much of it where they read before (the rest: to the oldest row)."""
+        heads = self.layout.heads
+        gates = torch.sigmoid(interface[:, -2 * heads :])
+        return {"write_gate": gates[:, :heads], "write_where_read_gate": gates[:, heads:]}
+
+    def contents(self, state: InPlaceState) -> dict[str, Tensor]:
+        return {"rows": self.rows(state)}
 
 
 def check_sizes(layout: Any) -> None:

@@ -162,3 +162,12 @@ class DenseMemory(Memory[DenseState]):
     def trace(self, state: DenseState) -> dict[str, Tensor]:
         reading, writing = state.weights.split([self.read_heads, self.write_heads], dim=1)
         return {"read weights": reading, "write weights": writing}
+
+    def gauges(self, interface: Tensor, state: DenseState) -> dict[str, Tensor]:
+        """How far heads look by content (the rest: from where they were), and how much is erased."""
+        said = self.fields(interface)
+        reading, writing = said.gate.split([self.read_heads, self.write_heads], dim=1)
+        return {"read_content_gate": reading, "write_content_gate": writing, "erase": said.erase}
+
+    def contents(self, state: DenseState) -> dict[str, Tensor]:
+        return {"rows": state.memory}

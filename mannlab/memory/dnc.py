@@ -178,6 +178,23 @@ class DNCMemory(Memory[DNCState]):
     def trace(self, state: DNCState) -> dict[str, Tensor]:
         return {"read weights": state.reading, "write weights": state.writing.unsqueeze(1)}
 
+    def gauges(self, interface: Tensor, state: DNCState) -> dict[str, Tensor]:
+        """Gates, read modes, and usage (the mean over rows)."""
+        said = self.fields(interface)
+        found = {
+            "write_gate": said.write_gate,
+            "allocation_gate": said.allocation_gate,
+            "free_gate": said.free,
+            "usage": state.usage,
+        }
+        if said.modes is not None:
+            modes = ("backward_mode", "content_mode", "forward_mode")
+            found |= dict(zip(modes, said.modes.unbind(-1), strict=True))
+        return found
+
+    def contents(self, state: DNCState) -> dict[str, Tensor]:
+        return {"rows": state.memory}
+
 
 def _content(keys: Tensor, memory: Tensor, strength: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:

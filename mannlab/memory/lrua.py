@@ -143,3 +143,10 @@ class LRUAMemory(Memory[LRUAState]):
 
     def trace(self, state: LRUAState) -> dict[str, Tensor]:
         return {"read weights": state.reading, "write weights": state.writing}
+
+    def gauges(self, interface: Tensor, state: LRUAState) -> dict[str, Tensor]:
+        """How much of what is written goes where the head has just read (the rest: to the least used row)."""
+        return {"write_where_read_gate": self.fields(interface).gate}
+
+    def contents(self, state: LRUAState) -> dict[str, Tensor]:
+        return {"rows": state.memory}

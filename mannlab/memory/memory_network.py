@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mannlab.contracts import Memory
+from mannlab.contracts import Heads, Memory, Vitals
 from mannlab.errors import require
 from mannlab.kernels.memory_network import Hops, attend
 from mannlab.registry import register
@@ -176,6 +176,17 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
         own = torch.eye(steps, before + steps, device=reading.device).roll(before, dims=1)
         writing = own[None, :, None].expand(len(reading), -1, -1, -1)
         return {"read weights": reading, "write weights": writing}
+
+    def vitals_sequence(
+        self, interface: Tensor, state: MemoryNetworkState, valid: Tensor | None = None
+    ) -> Vitals:
+        # Every step writes one slot of its own, which says nothing.
+        shown = self.trace_sequence(interface, state, valid)["read weights"]
+        return Vitals({"read": Heads(shown, shown.shape[-1])}, {})
+
+    def contents(self, state: MemoryNetworkState) -> dict[str, Tensor]:
+        """The embeddings of the slots, the newest last: keys of the first hop and values of the last."""
+        return {"keys": state.written[:, :, 0], "values": state.written[:, :, -1]}
 
     def _part(
         self,

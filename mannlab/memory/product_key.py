@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from mannlab.contracts import Memory
+from mannlab.contracts import Heads, Memory, Vitals
 from mannlab.errors import ConfigError, require
 from mannlab.kernels.bag import RowTable
 from mannlab.kernels.product_key import search
@@ -168,6 +168,27 @@ class ProductKeyMemory(Memory[ProductKeyState]):
         if self.score == "softmax":
             return found.rows, torch.softmax(found.scores, dim=-1)
         return found.rows, torch.relu(found.scores) if self.score == "relu" else found.scores
+
+    def vitals_sequence(
+        self, interface: Tensor, state: ProductKeyState, valid: Tensor | None = None
+    ) -> Vitals:
+        said = interface.flatten(0, 1)
+        queries = said[:, : self.interface_size - (self.width if self.gate else 0)]
+        rows, weights = self.address(queries, None if valid is None else valid.flatten())
+        lead = interface.shape[:2]
+        looked = Heads(weights.abs().unflatten(0, lead), self.slots, rows.unflatten(0, lead))
+        gates = {"output_gate": torch.sigmoid(interface[..., -self.width :])} if self.gate else {}
+        return Vitals({"read": looked}, gates)
+
+    def contents(self, state: ProductKeyState) -> dict[str, Tensor]:
+        """The half-keys: values are too many to look at."""
+        return {"half-keys": self.keys.detach().flatten(0, 2).unsqueeze(0)}
+
+    def row_labels(self, title: str) -> dict[str, list[str]]:
+        halves, heads, size, _ = self.keys.shape
+        places = [(half, head, key) for half in range(halves) for head in range(heads) for key in range(size)]
+        half, head, key = zip(*places, strict=True)
+        return {"half": [*map(str, half)], "head": [*map(str, head)], "key": [*map(str, key)]}
 
     def begin_evaluation(self) -> None:
         self.usage.reset()

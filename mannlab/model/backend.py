@@ -15,7 +15,8 @@ from mannlab.errors import ConfigError, choices
 from mannlab.model import compiled, graphs
 from mannlab.model.graphs import Graphs
 from mannlab.model.segments import segmented
-from mannlab.model.unroll import Advance, RunState, Trace, stepwise
+from mannlab.model.unroll import Advance, RunState, stepwise
+from mannlab.model.watch import Watch
 
 BACKENDS = ("auto", "eager", "compiled", "graphs", "fused")
 # Of those, the ones that want nothing but torch's operations, one by one.
@@ -111,7 +112,7 @@ def run(
     x: Tensor,
     state: RunState,
     valid: Tensor | None,
-    trace: Trace | None,
+    watch: Watch | None,
 ) -> tuple[Tensor, Tensor, RunState]:
     """As :func:`mannlab.model.unroll.stepwise`, by what ``backend`` says.
 
@@ -125,15 +126,15 @@ def run(
     walk = segmented if controller.segment > 1 else stepwise
     if backend in PLAIN:
         step = partial(compiled.advance, memory) if backend == "compiled" else None
-        return walk(*parts, trace, step)
+        return walk(*parts, watch, step)
     # What the memory shows of each step is not kept by the fused form.
-    done = fused(*parts) if backend != "graphs" and trace is None else None
+    done = fused(*parts) if backend != "graphs" and watch is None else None
     if done is not None:
         return done
     advance = _on_device(backend, memory, x, state)
-    if recorded is not None and trace is None and _records(backend, recorded, controller, memory, x, advance):
+    if recorded is not None and watch is None and _records(backend, recorded, controller, memory, x, advance):
         done = graphs.sequence(recorded, *parts, advance)
-    return done or walk(*parts, trace, advance)
+    return done or walk(*parts, watch, advance)
 
 
 def _no_graphs(device: torch.device) -> ConfigError:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mannlab.contracts import Memory
 from mannlab.model.interface import interface_layer
+from mannlab.model.watch import Watch
 
 
 class MemoryLayer(nn.Module):
@@ -16,7 +17,12 @@ class MemoryLayer(nn.Module):
     Args:
         width: of what comes in and goes out.
         memory: one without a state.
+
+    Attributes:
+        watch: is shown each sequence, if given.
     """
+
+    watch: Watch | None = None
 
     def __init__(self, width: int, memory: Memory[Any]) -> None:
         super().__init__()
@@ -27,5 +33,8 @@ class MemoryLayer(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """``x[B, T, width]`` and ``valid[B, T]`` or None to ``[B, T, width]``."""
-        reads, _ = self.memory.sequence(self.interface(x), self.memory.init_state(len(x)), valid)
+        said = self.interface(x)
+        if self.watch is not None:
+            self.watch.sequence(self.memory, said, self.memory.init_state(len(x)), valid)
+        reads, _ = self.memory.sequence(said, self.memory.init_state(len(x)), valid)
         return self.readout(reads)

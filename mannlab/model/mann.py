@@ -17,7 +17,8 @@ from mannlab.model.heads import Head
 from mannlab.model.hosted import MemoryLayer
 from mannlab.model.interface import interface_layer
 from mannlab.model.recompute import pack, recomputed
-from mannlab.model.unroll import RunState, Trace, parallel
+from mannlab.model.unroll import RunState, parallel
+from mannlab.model.watch import Trace, Watch, watching
 from mannlab.registry import build_from
 
 MODEL_OPTIONS = ("feedback", "backend", "checkpoint_every", "embedding_width", "tied_embeddings")
@@ -130,7 +131,7 @@ class MANN(nn.Module):
         valid: Tensor | None = None,
         *,
         state: RunState | None = None,
-        trace: Trace | None = None,
+        trace: Trace | Watch | None = None,
     ) -> Tensor:
         """Logits for a batch of streams.
 
@@ -138,7 +139,8 @@ class MANN(nn.Module):
             inputs: one tensor per channel, ``[B, T, ...]``.
             valid: ``[B, T]``, 1 for real steps; None if all are.
             state: where to start; None for the initial state.
-            trace: a dict to be filled with what the memory shows of each step (see ``Memory.trace``).
+            trace: a dict to be filled with what the memory shows of each step (see ``Memory.trace``), or
+                what is to see each step itself.
 
         Returns:
             ``[B, T, size]`` for bits, ``[B, T, groups, count]`` for classes.
@@ -151,7 +153,7 @@ class MANN(nn.Module):
         valid: Tensor | None = None,
         *,
         state: RunState | None = None,
-        trace: Trace | None = None,
+        trace: Trace | Watch | None = None,
     ) -> tuple[Tensor, RunState]:
         """As :meth:`forward`, and the last state, so that a stream can be continued."""
         x = self.encoder(inputs)
@@ -161,7 +163,7 @@ class MANN(nn.Module):
         if every and self.stepwise and trace is None and torch.is_grad_enabled() and x.shape[1] > every:
             hidden, reads, state = self._recomputing(every, x, state, valid)
         else:
-            hidden, reads, state = self._steps(x, state, valid, trace, self.graphs)
+            hidden, reads, state = self._steps(x, state, valid, watching(trace), self.graphs)
         return self.head(torch.cat([hidden, reads], dim=-1)), state
 
     def _steps(
@@ -169,13 +171,13 @@ class MANN(nn.Module):
         x: Tensor,
         state: RunState,
         valid: Tensor | None,
-        trace: Trace | None = None,
+        watch: Watch | None = None,
         graphs: Graphs | None = None,
     ) -> tuple[Tensor, Tensor, RunState]:
         parts = (self.controller, self.memory, self.interface, x, state, valid)
         if not self.stepwise:
-            return parallel(*parts, trace)
-        return backends.run(self.backend, graphs, *parts, trace)
+            return parallel(*parts, watch)
+        return backends.run(self.backend, graphs, *parts, watch)
 
     def _recomputing(
         self, every: int, x: Tensor, state: RunState, valid: Tensor | None

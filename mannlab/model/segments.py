@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mannlab.contracts import Controller, Memory, hold
-from mannlab.model.unroll import Advance, RunState, Trace
+from mannlab.model.unroll import Advance, RunState
+from mannlab.model.watch import Watch
 
 
 def segmented(
@@ -19,7 +20,7 @@ def segmented(
     x: Tensor,
     state: RunState,
     valid: Tensor | None = None,
-    trace: Trace | None = None,
+    watch: Watch | None = None,
     advance: Advance | None = None,
 ) -> tuple[Tensor, Tensor, RunState]:
     """As :func:`mannlab.model.unroll.stepwise`, with one step of the memory for ``controller.segment`` steps.
@@ -37,16 +38,16 @@ def segmented(
         given = reads.unsqueeze(1).expand(-1, length, -1)
         h, controlled = controller.sequence(torch.cat([x[:, part], given], dim=-1), controlled, real)
         hidden.append(h)
+        said = where = None
         if full is None:
             read_out.append(given)
         else:
-            where = _where(full, real)
-            new_reads, remembered = step(interface(h[:, -1]), remembered, where)
+            where, said = _where(full, real), interface(h[:, -1])
+            new_reads, remembered = step(said, remembered, where)
             reads = new_reads if where is None else hold(where, new_reads, reads)
             read_out.append(torch.cat([given[:, :-1], reads.unsqueeze(1)], dim=1))
-        if trace is not None:
-            for title, weights in memory.trace(remembered).items():
-                trace.setdefault(title, []).extend([weights.detach()] * length)
+        if watch is not None:
+            watch.step(memory, said, remembered, where, length)
     return torch.cat(hidden, 1), torch.cat(read_out, 1), RunState(controlled, remembered, reads)
 
 

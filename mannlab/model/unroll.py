@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mannlab.contracts import Controller, Memory, hold
 from mannlab.kernels.deferred import stepper
+from mannlab.model.watch import Watch
 
-Trace = dict[str, list[Tensor]]
 # As ``Memory.step``.
 Advance = Callable[[Tensor, Any, Tensor | None], tuple[Tensor, Any]]
 
@@ -31,7 +31,7 @@ def stepwise(
     x: Tensor,
     state: RunState,
     valid: Tensor | None = None,
-    trace: Trace | None = None,
+    watch: Watch | None = None,
     advance: Advance | None = None,
 ) -> tuple[Tensor, Tensor, RunState]:
     """Step by step: the reads of t-1 feed the controller at t.
@@ -43,7 +43,7 @@ def stepwise(
         x: ``[B, T, E]``.
         state: where to start.
         valid: ``[B, T]`` or None.
-        trace: if given, what the memory shows of each step is appended, by title.
+        watch: if given, is shown each step.
         advance: makes the memory's steps; None: the memory.
 
     Returns:
@@ -60,9 +60,8 @@ def stepwise(
         reads = new_reads if here is None else hold(here, new_reads, reads)
         hidden.append(h)
         read_out.append(reads)
-        if trace is not None:
-            for title, weights in memory.trace(remembered).items():
-                trace.setdefault(title, []).append(weights.detach())
+        if watch is not None:
+            watch.step(memory, said, remembered, here)
     return torch.stack(hidden, 1), torch.stack(read_out, 1), RunState(controlled, remembered, reads)
 
 
@@ -73,13 +72,12 @@ def parallel(
     x: Tensor,
     state: RunState,
     valid: Tensor | None = None,
-    trace: Trace | None = None,
+    watch: Watch | None = None,
 ) -> tuple[Tensor, Tensor, RunState]:
     """The controller over the whole sequence, then the memory; reads are not fed back."""
     hidden, controlled = controller.sequence(x, state.controller, valid)
     said = interface(hidden)
-    if trace is not None:
-        for title, weights in memory.trace_sequence(said, memory.snapshot(state.memory), valid).items():
-            trace.setdefault(title, []).extend(weights.detach().unbind(1))
+    if watch is not None:
+        watch.sequence(memory, said, memory.snapshot(state.memory), valid)
     reads, remembered = memory.sequence(said, state.memory, valid)
     return hidden, reads, RunState(controlled, remembered, state.reads)

@@ -20,19 +20,21 @@ def draw_generalisation(
     panels: Mapping[str, Mapping[str, Points]],
     trained: int | Mapping[str, int] | None = None,
     as_trained: Mapping[str, float] = {},
+    called: str = "sizes as trained",
 ) -> Figure:
     """A panel for each metric: its value against the size of the sequences, one line for each kind of size.
 
     Args:
         panels: metric to kind of size (such as ``"length"``) to points (size, value).
         trained: the largest size of training, of all kinds or by kind, marked by a dashed line.
-        as_trained: each metric's value on the mixture of sizes of training, a dotted line.
+        as_trained: each metric's value on a mixture of sizes, such as those of training: a dotted line.
+        called: what the legend calls that mixture.
     """
     figure = Figure(figsize=(max(5.4, 4.4 * len(panels)), 3.6), dpi=100)
     figure.set_layout_engine("constrained", w_pad=0.15)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (metric, kinds) in zip(axes, panels.items(), strict=True):
-        _panel(axis, metric, kinds, as_trained.get(metric))
+        _panel(axis, metric, kinds, as_trained.get(metric), called)
         for size, label, colour in _ends(kinds, trained):
             axis.axvline(size, color=colour, linewidth=1, linestyle="--", label=label)
         axis.legend(fontsize=8, frameon=False)
@@ -53,12 +55,12 @@ def _ends(kinds: Mapping[str, Points], trained: int | Mapping[str, int] | None) 
     ]
 
 
-def _panel(axis: Any, metric: str, kinds: Mapping[str, Points], level: float | None) -> None:
+def _panel(axis: Any, metric: str, kinds: Mapping[str, Points], level: float | None, called: str) -> None:
     for (kind, points), colour in zip(kinds.items(), COLOURS * len(kinds), strict=False):
         finite = sorted((size, value) for size, value in points if math.isfinite(value))
         axis.plot(*zip(*finite, strict=True), marker="o", markersize=4, color=colour, label=kind)
     if level is not None and math.isfinite(level):
-        axis.axhline(level, color=QUIET, linewidth=1, linestyle=":", label="sizes as trained")
+        axis.axhline(level, color=QUIET, linewidth=1, linestyle=":", label=called)
     sizes = [size for points in kinds.values() for size, _ in points]
     if max(sizes) > SPREAD * min(sizes):
         axis.set_xscale("log")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mannlab.contracts import Task
+from mannlab.contracts import Split, Task
 from mannlab.plots.generalisation import Points, draw_generalisation
 
 TITLE = "generalisation"
@@ -35,17 +35,35 @@ def generalisation(
         for split in task.splits(stage):
             value = metrics.get(f"{split.stream}/{name}")
             if split.level is not None and value is not None:
-                kind = split.label.removesuffix(str(split.level)).strip("_").replace("_", " ") or "size"
-                kinds.setdefault(kind, []).append((split.level, value))
+                kinds.setdefault(kind_of(split), []).append((split.level, value))
         if kinds:
             panels[name] = dict(kinds)
     if sum(len(points) for kinds in panels.values() for points in kinds.values()) < 2 * max(1, len(panels)):
         return None
     main = task.splits(stage)[0]
     mixed = {} if main.level is not None else {name: metrics.get(f"{main.stream}/{name}") for name in names}
-    return draw_generalisation(
-        panels, trained, {name: value for name, value in mixed.items() if value is not None}
-    )
+    known = {name: value for name, value in mixed.items() if value is not None}
+    return draw_generalisation(panels, trained, known, main_label(task))
+
+
+def kind_of(split: Split) -> str:
+    """The kind of size of a split with a level: what comes before the number in its label."""
+    return split.label.removesuffix(str(split.level)).strip("_").replace("_", " ") or "size"
+
+
+def main_label(task: Task) -> str:
+    """What to call a set without a level: the sizes that it mixes.
+
+    With a curriculum these are not the sizes of training, whose largest one changes.
+    """
+    sizes = task.trained_size
+    if isinstance(sizes, int):
+        kinds = [kind_of(split) for split in task.splits("test") if split.level is not None]
+        sizes = {kinds[0] if kinds else "size": sizes}
+    if not sizes:
+        return "as trained"
+    said = ", ".join(f"{kind} to {size:,}" for kind, size in sizes.items())
+    return said if task.curriculum else f"as trained: {said}"
 
 
 def largest_trained(task: Task, reached: int | None) -> int | Mapping[str, int] | None:

@@ -24,6 +24,7 @@ from mannlab.training.build import instantiate
 from mannlab.training.carried import Carried
 from mannlab.training.checkpoints import check_data
 from mannlab.training.data import EVALUATION_SEED, IGNORED
+from mannlab.training.instruments import Instruments
 from mannlab.training.resume import mark_step, restore_random
 from mannlab.training.tables import (
     WithTables,
@@ -85,6 +86,7 @@ class MannModule(LightningModule):
         results: metric name to value, of the last evaluation of each split.
         position: index of the first training sample of the present step, over all ranks.
         last_loss: the last training loss, on the device.
+        instruments: measure gradients and speed.
         texts: what tasks have to say of the last evaluation, by name (see ``Task.examine``).
     """
 
@@ -101,6 +103,7 @@ class MannModule(LightningModule):
         self.results: dict[str, float] = {}
         self.texts: dict[str, str] = {}
         self.last_loss: Tensor | None = None
+        self.instruments = Instruments(model)
         self.position = 0
         self._sums: dict[str, dict[str, Ratio]] = {}
         self._pending = 0
@@ -162,13 +165,12 @@ class MannModule(LightningModule):
             for key, value in memory.metrics().items()
         }
         optimizer = self.trainer.optimizers[0]
-        self.write(
+        self.instruments.note(
             values
             | {
                 "train/sequences": float(self.data.consumed + self._pending),
                 "train/learning_rate": float(optimizer.param_groups[0]["lr"]),
-            },
-            self.global_step + 1,
+            }
         )
 
     def write(self, values: dict[str, float], step: int) -> None:
@@ -177,9 +179,12 @@ class MannModule(LightningModule):
             logger.log_metrics(values, step=step)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        step = self.global_step + 1
         super().optimizer_step(*args, **kwargs)
         self.data.consumed += self._pending
         self._pending = 0
+        if self.instruments.waiting:
+            self.write(self.instruments.take(self.data.consumed, step), step)
         batch = self.data.batch_size * self.trainer.world_size
         self.data.curriculum.step(self.data.consumed, batch, self.trainer)
         self._batches = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
@@ -218,6 +223,7 @@ class MannModule(LightningModule):
         if self.trainer.world_size > 1:
             for table in tables_of(self.model):
                 gather(table, self.trainer.world_size)
+        self.instruments.look(optimizer)
 
     def configure_gradient_clipping(
         self,
@@ -236,7 +242,12 @@ class MannModule(LightningModule):
     # ------------------------------------------------------------------ evaluation
 
     def on_validation_epoch_start(self) -> None:
+        self.instruments.meter.pause()
         self._begin()
+
+    def on_validation_end(self) -> None:
+        # After those of callbacks: pictures are not training either.
+        self.instruments.meter.go_on()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._measure("val", batch, dataloader_idx)
@@ -333,5 +344,6 @@ class MannModule(LightningModule):
             self._batches = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
             self._random = None
         rank = self.trainer.global_rank
+        self.instruments.meter.start(self.data.consumed, self.global_step)
         self._carried["train"].load(self._saved_state, self.model, self.data.batch_size, rank)
         self._saved_state = None

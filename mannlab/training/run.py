@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch
+import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
@@ -19,7 +21,7 @@ from mannlab.contracts import Task
 from mannlab.errors import CheckpointError, ConfigError, choices
 from mannlab.model import MANN, assemble
 from mannlab.training.build import check_numbers, duration, instantiate_all, nested
-from mannlab.training.callbacks import Checkpoints, GracefulStop, HyperParameters, StopWhenSolved
+from mannlab.training.callbacks import Checkpoints, Dashboard, GracefulStop, HyperParameters, StopWhenSolved
 from mannlab.training.callbacks.hparams import options_table
 from mannlab.training.callbacks.progress import seconds_allowed
 from mannlab.training.callbacks.stop import Interrupted, keyboard, undisturbed
@@ -39,9 +41,19 @@ from mannlab.training.checkpoints import (
 from mannlab.training.data import StreamData
 from mannlab.training.environment import quiet, seed_everything, set_threads
 from mannlab.training.generalisation import TITLE, generalisation, largest_trained, reached_by
-from mannlab.training.loggers import TensorBoard
+from mannlab.training.loggers import close
 from mannlab.training.module import IDENTITY, MannModule
-from mannlab.training.summary import FILE, print_results, versions, write_json
+from mannlab.training.summary import (
+    FILE,
+    FILE_ONLY,
+    log_results,
+    print_results,
+    repeat_command,
+    versions,
+    write_json,
+)
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Loaded", "evaluate", "find_checkpoint", "load", "train"]
 
@@ -54,7 +66,7 @@ ENDLESS["reload_dataloaders_every_n_epochs"] = 0
 OURS = {
     "default_root_dir": "Choose where runs go with outputs=<folder>.",
     "callbacks": "Add callbacks by name: +callbacks.<name>._target_=<class>.",
-    "logger": "Choose logger=tensorboard, csv or none.",
+    "logger": "Choose logger=tensorboard, csv, wandb, mlflow or none.",
     "plugins": "Precision and strategy have keys of their own: trainer.precision, trainer.strategy.",
     "use_distributed_sampler": "Every device gets its own share of the data already.",
     "enable_checkpointing": "Switch checkpoints off with callbacks.checkpoints=null.",
@@ -138,14 +150,28 @@ class _Run:
         for callback in self.callbacks:
             if isinstance(callback, HyperParameters):
                 callback.options = options_table(self.config)
+            if isinstance(callback, Dashboard):
+                callback.config = self.config
             if isinstance(callback, Checkpoints) and self.resumed is not None:
                 callback.resumed_from(self.resumed)
         self.trainer = make_trainer(_for_task(self.config, self.task), self.run_dir, self.callbacks, loggers)
         if self.trainer.is_global_zero:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             keep_config(self.config, self.run_dir)
+            self._log_start()
             if self.resumed is not None:
                 say_resumed(self.resumed, step, self.trainer.max_steps)
+
+    def _log_start(self) -> None:
+        command = repeat_command(self.config) or "started from Python"
+        known = ", ".join(f"{name} {version}" for name, version in versions().items())
+        count = sum(parameter.numel() for parameter in self.model.parameters()) if self.model else 0
+        where = f"{self.trainer.world_size} x {self.trainer.strategy.root_device}"
+        for line in (
+            command,
+            f"{known}; {where}, {torch.get_num_threads()} threads; {count:,} parameters",
+        ):
+            log.info("%s", line, extra=FILE_ONLY)
 
     def fit(self) -> None:
         """Train, and say how it ended."""
@@ -185,9 +211,7 @@ class _Run:
 
     def _finish(self, began: float) -> dict[str, Any]:
         summary = self.summary(time.monotonic() - began)
-        for logger in self.trainer.loggers if self.trainer else []:
-            if isinstance(logger, TensorBoard):
-                logger.close()
+        close(self.trainer.loggers if self.trainer else [], self.status)
         if self.trainer is not None and not self.trainer.is_global_zero:
             return summary
         try:
@@ -197,6 +221,7 @@ class _Run:
                 raise
         if self.status != "failed" and self.task is not None:
             print_results(self.task, summary, self.run_dir)
+        log_results(self.task, summary, self.run_dir)
         return summary
 
     def summary(self, seconds: float) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import math
 import platform
+import shlex
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,8 +18,13 @@ from rich.table import Table
 
 from mannlab.contracts import Task
 from mannlab.training.checkpoints import replace_file, to_resume
+from mannlab.training.generalisation import main_label
+
+log = logging.getLogger(__name__)
 
 FILE = "summary.json"
+# Of a log record: the terminal, which is told in another way, leaves it out.
+FILE_ONLY = {"file_only": True}
 
 
 def versions() -> dict[str, str]:
@@ -28,6 +36,28 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def repeat_command(config: Mapping[str, Any]) -> str | None:
+    """What to type to make the same run again; None for a run that was not started by the program."""
+    overrides = config.get("overrides")
+    if overrides is None:
+        return None
+    words = list(overrides)
+    if "seed" in config and not any(word.lstrip("+").startswith("seed=") for word in words):
+        words.append(f"seed={config['seed']}")
+    return shlex.join(["python", "-m", "mannlab", *words])
+
+
+def folded(command: str, width: int = 96) -> str:
+    """A long command on several lines, as a shell takes it."""
+    lines = [""]
+    for word in shlex.split(command):
+        quoted = shlex.quote(word)
+        if lines[-1] and len(lines[-1]) + len(quoted) >= width:
+            lines.append("   ")
+        lines[-1] += f" {quoted}" if lines[-1] else quoted
+    return " \\\n".join(lines)
 
 
 def plain(value: Any) -> Any:
@@ -77,7 +107,7 @@ def results_table(task: Task, metrics: Mapping[str, float], stage: str = "test")
     table.add_column(stage)
     if len(names) > MANY_METRICS:
         for split in splits:
-            table.add_column(split.label.replace("_", " ") or "as trained", justify="right")
+            table.add_column(split.label.replace("_", " ") or main_label(task), justify="right")
         for name in names:
             row = [metrics.get(f"{split.stream}/{name}") for split in splits]
             table.add_row(name.replace("_", " "), *map(_cell, row))
@@ -86,9 +116,23 @@ def results_table(task: Task, metrics: Mapping[str, float], stage: str = "test")
         table.add_column(name.replace("_", " "), justify="right")
     for split in splits:
         values = [metrics.get(f"{split.stream}/{name}") for name in names]
-        label = split.label.replace("_", " ") or "as trained"
+        label = split.label.replace("_", " ") or main_label(task)
         table.add_row(label, *map(_cell, values))
     return table
+
+
+def log_results(task: Task | None, summary: Mapping[str, Any], run_dir: Path) -> None:
+    """The end of a run for its log file alone: what :func:`print_results` shows on the screen."""
+    out = io.StringIO()
+    if task is not None and summary["status"] != "failed":
+        print_results(
+            task, summary, run_dir, Console(file=out, highlight=False, soft_wrap=True, width=LOG_WIDTH)
+        )
+    for line in out.getvalue().splitlines():
+        if line.strip():
+            log.info("%s", line.rstrip(), extra=FILE_ONLY)
+    for name, value in summary["metrics"].items():
+        log.info("%s %.6g", name, value, extra=FILE_ONLY)
 
 
 def _console() -> Console:

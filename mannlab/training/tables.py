@@ -68,10 +68,15 @@ class WithTables(Optimizer):
         self.param_groups, self.state = self.main.param_groups, self.main.state
 
 
+def numbers_of(optimizer: Optimizer) -> list[tuple[Tensor, Tensor]]:
+    """Parameters that have a gradient, and what is stored of it: of a sparse one, the rows that it has."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    grads = [(p, p.grad) for p in parameters if p.grad is not None]
+    return [(p, grad._values() if grad.is_sparse else grad) for p, grad in grads]
+
+
 def _numbers(optimizer: Optimizer) -> list[Tensor]:
-    """What is stored of each gradient: of a sparse one, the rows that it has."""
-    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    return [grad._values() if grad.is_sparse else grad for grad in grads]
+    return [numbers for _, numbers in numbers_of(optimizer)]
 
 
 def clip_norm(optimizer: Optimizer, most: float) -> None:

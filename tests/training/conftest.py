@@ -12,7 +12,7 @@ import yaml
 Settings = Callable[..., dict[str, Any]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settings(root: Path) -> Settings:
     """``settings({"trainer.max_steps": 3})``: the shipped groups, with a tiny model and task."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mannlab.registry import build
-from mannlab.training.generalisation import generalisation, largest_trained, reached_by
+from mannlab.training.generalisation import generalisation, largest_trained, main_label, reached_by
 
 
 def metrics(*splits: str) -> dict[str, float]:
@@ -28,7 +28,7 @@ def test_sizes_and_kinds_come_from_the_splits() -> None:
     assert list(lines["length"]) == [4, 20]
     assert list(lines["repeats"]) == [30]
     assert lines["trained up to 10"][0] == 10
-    assert "sizes as trained" in lines
+    assert main_label(task) in lines
 
 
 @pytest.mark.parametrize("measured", [{}, metrics("test"), metrics("test", "test_length_4")])

@@ -346,6 +346,17 @@ class Session:
 
     def traced(self) -> dict[str, Tensor]:
         """Weights of the last step's reads and writes, each ``[B, H, N]``; nothing before the first step."""
+        shape = (self.batch, self.layout.heads, self.layout.slots)
+        return {
+            title: weights.new_zeros(shape).scatter_add_(2, rows, weights)
+            for title, (rows, weights) in self.looked().items()
+        }
+
+    def looked(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Rows of the last step's reads and writes and their weights; nothing before the first step.
+
+        Each ``[B, H, D]``, and one more for writes; a row may stand twice, and then has both weights.
+        """
         if self.latest is None:
             return {}
         history, s, last = self.latest
@@ -354,12 +365,10 @@ class Session:
         heads = self.layout.heads
         gate, old = torch.as_tensor(history.said[s])[:, -2 * heads :, None].split(heads, dim=1)
         real = recycled >= 0
-        shape = (self.batch, heads, self.layout.slots)
-        reading = weights.new_zeros(shape).scatter_add_(2, rows, weights * real)
-        writing = weights.new_zeros(shape)
-        writing.scatter_add_(2, torch.as_tensor(last.rows), torch.as_tensor(last.weights) * gate * old * real)
-        writing.scatter_add_(2, recycled.clamp(min=0), gate * (1 - old) * real)
-        return {"read weights": reading, "write weights": writing}
+        before, of_before = torch.as_tensor(last.rows), torch.as_tensor(last.weights)
+        writing = torch.cat([of_before * gate * old, gate * (1 - old)], dim=2) * real
+        written = torch.cat([before, recycled.clamp(min=0)], dim=2)
+        return {"read weights": (rows, weights * real), "write weights": (written, writing)}
 
     # ------------------------------------------------------------------ commit, copy, release
 

@@ -1,54 +1,26 @@
-"""Options and final metrics in TensorBoard's HPARAMS tab."""
+"""The options of a run, where runs are compared by them: TensorBoard's HPARAMS tab, and services."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from mannlab.training.checkpoints import flat
+from mannlab.training.loggers import show_options
 
 GROUPS = ("controller", "memory", "task", "model", "optimizer", "batch_size", "seed")
 
 
 class HyperParameters(Callback):
-    """Register the run's options, with its main metrics, so that runs can be compared in one table."""
+    """Register the run's options, so that runs and their final metrics can be compared in one table."""
 
     def __init__(self) -> None:
         self.options: dict[str, Any] = {}
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        # The tab only knows metrics that were there when the options were written.
-        metrics = {f"hparams/{name}": math.nan for name in self._names(pl_module)}
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(self.options, metrics)
-
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        self._write(trainer, pl_module)
-
-    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
-        self._write(trainer, pl_module)
-
-    def _names(self, pl_module: Any) -> list[str]:
-        objective = pl_module.task.objective
-        splits = [pl_module.task.splits("val")[0], *pl_module.task.splits("test")]
-        metrics = dict.fromkeys((objective.watched, objective.metric))
-        return [f"{split.stream}/{metric}" for split in splits for metric in metrics]
-
-    def _write(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.sanity_checking:
-            return
-        found = {
-            f"hparams/{name}": pl_module.results[name]
-            for name in self._names(pl_module)
-            if name in pl_module.results
-        }
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.log_metrics(found, step=trainer.global_step)
+        if trainer.is_global_zero:
+            show_options(trainer.loggers, self.options)
 
 
 def options_table(config: dict[str, Any]) -> dict[str, Any]:

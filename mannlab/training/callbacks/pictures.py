@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch.nn.functional import one_hot
 
 from mannlab.contracts import Batch, Bits, Split, StreamSpec, Token, Vector
-from mannlab.plots.stream import draw_stream
+from mannlab.plots.contents import draw_contents
+from mannlab.plots.stream import draw_stream, touched
+from mannlab.training.aside import aside
 from mannlab.training.checkpoints import replace_file
 from mannlab.training.data import place
 from mannlab.training.generalisation import TITLE, generalisation, largest_trained
+from mannlab.training.loggers import TensorBoard, show_figure, show_text
+from mannlab.training.points import chosen, inputs_said, labels_of
 from mannlab.training.tables import divided
 
 FOLDER, TEXTS = "pictures", "texts"
@@ -62,9 +66,14 @@ class Pictures(Callback):
         """Draw every split of a stage, and write down what its task has to say."""
         # One rank draws, and cannot run a model that wants all of them.
         alone = not divided(pl_module.model)
-        for split in pl_module.task.splits(stage) if alone else []:
-            for title, figure in figures(pl_module, trainer.datamodule, split).items():
+        for number, split in enumerate(pl_module.task.splits(stage) if alone else []):
+            look = looked(pl_module, trainer.datamodule, split)
+            for title, figure in figures(pl_module, look).items():
                 self._keep(trainer, f"{split.stream}/{title}", figure)
+            if number == 0:
+                self._project(trainer, stage, points(pl_module, look))
+                if look.contents and pl_module.model.memory.stateful:
+                    self._keep(trainer, f"{split.stream}/memory content", content_figure(look))
         for memory, suffix in pl_module.model.named_memories():
             for title, figure in memory.pictures().items():
                 self._keep(trainer, f"{stage}_memory/{title}{suffix}", figure)
@@ -72,40 +81,88 @@ class Pictures(Callback):
             if name.partition("/")[0].partition("_")[0] == stage:
                 self._write(trainer, name, text)
 
+    def _project(self, trainer: Any, stage: str, sets: dict[str, Any]) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoard):
+                for title, (rows, labels) in sets.items():
+                    logger.embedding(f"{stage}_memory/{title}", rows, labels)
+
     def _write(self, trainer: Any, name: str, text: str) -> None:
         path = Path(trainer.default_root_dir) / TEXTS / f"{name.replace('/', '_').replace(' ', '_')}.md"
         replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-        for logger in trainer.loggers:
-            if hasattr(logger.experiment, "add_text"):
-                logger.experiment.add_text(name, text, global_step=trainer.global_step)
+        show_text(trainer.loggers, name, text, trainer.global_step)
 
     def _keep(self, trainer: Any, name: str, figure: Any) -> None:
         path = Path(trainer.default_root_dir) / FOLDER / f"{name.replace('/', '_').replace(' ', '_')}.png"
         replace_file(path, lambda temporary: figure.savefig(temporary, format="png"))
-        for logger in trainer.loggers:
-            if hasattr(logger.experiment, "add_figure"):
-                logger.experiment.add_figure(name, figure, global_step=trainer.global_step, close=False)
+        show_figure(trainer.loggers, name, figure, path, trainer.global_step)
 
 
-def figures(pl_module: Any, data: Any, split: Split) -> dict[str, Any]:
-    """Figures of a split's first sample by title; leaves the model and the random state as they were."""
-    training = pl_module.training
-    devices = [pl_module.device] if pl_module.device.type == "cuda" else []
+class Look(NamedTuple):
+    """What a model makes of a split's first sample.
+
+    Attributes:
+        batch: the sample.
+        logits: ``[1, T, ...]``.
+        weights: what its memory showed, ``[T, heads, N]`` by title.
+        contents: what its memory held at the end, ``[rows, width]`` by title.
+        own: figures that the task made.
+    """
+
+    batch: Batch
+    logits: torch.Tensor
+    weights: dict[str, torch.Tensor]
+    contents: dict[str, torch.Tensor]
+    own: dict[str, Any]
+
+
+def looked(pl_module: Any, data: Any, split: Split) -> Look:
+    """Run the model on a split's first sample; leaves it and the random state as they were."""
     trace: dict[str, list[torch.Tensor]] = {}
-    pl_module.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
-            batch = place(data.first(split), pl_module.device, pl_module.dtype)
-            logits = pl_module(batch, trace=trace)
-            own = _own_figures(pl_module, data, split, batch, logits)
-    finally:
-        pl_module.train(training)
+    with aside(pl_module):
+        batch = place(data.first(split), pl_module.device, pl_module.dtype)
+        logits, state = pl_module.model.run(batch.inputs, batch.valid, trace=trace)
+        held = pl_module.model.memory.contents(state.memory)
+        own = _own_figures(pl_module, data, split, batch, logits)
     weights = {title: torch.stack(steps, 1)[0].float().cpu() for title, steps in trace.items()}
+    contents = {title: rows[0].detach().float().cpu() for title, rows in held.items()}
     own |= pl_module.task.traced_pictures(weights, batch)
+    return Look(batch, logits, weights, contents, own)
+
+
+def figures(pl_module: Any, look: Look) -> dict[str, Any]:
+    """Figures of what was seen, by title."""
+    own = dict(look.own)
     if own:
-        return own | ({"memory": draw_stream({}, weights)} if weights else {})
-    rows = stream_rows(pl_module.task.spec, batch, logits)
-    return {"stream": draw_stream(rows, weights)} if rows or weights else {}
+        own |= {"memory": draw_stream({}, look.weights)} if look.weights else {}
+    else:
+        rows = stream_rows(pl_module.task.spec, look.batch, look.logits)
+        own |= {"stream": draw_stream(rows, look.weights)} if rows or look.weights else {}
+    return own
+
+
+def content_figure(look: Look) -> Any:
+    """What the memory held at the end, the rows that heads touched if they are many."""
+    many = max(len(rows) for rows in look.contents.values())
+    same = {title: weight for title, weight in look.weights.items() if weight.shape[-1] == many}
+    return draw_contents(look.contents, *touched(same) if same else (0, many))
+
+
+def points(pl_module: Any, look: Look) -> dict[str, tuple[torch.Tensor, dict[str, list[str]]]]:
+    """Rows of the memories as points with labels, by title (see ``mannlab.training.points``)."""
+    said = inputs_said(pl_module.task.spec, look.batch)
+    found = {}
+    for memory, suffix in pl_module.model.named_memories():
+        held = look.contents
+        if memory is not pl_module.model.memory:
+            held = {
+                title: rows[0].float().cpu() for title, rows in memory.contents(memory.init_state(1)).items()
+            }
+        for title, rows in held.items():
+            which = chosen(len(rows), look.weights)
+            labels = labels_of(which, len(rows), look.weights, said, memory.row_labels(title))
+            found[f"{title}{suffix}"] = (rows[which], labels)
+    return found
 
 
 def _own_figures(

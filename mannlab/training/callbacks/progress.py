@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeR
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from mannlab.training.summary import FILE_ONLY
+
 log = logging.getLogger("mannlab.progress")
 
 
@@ -100,7 +102,6 @@ class Progress(Callback):
         self._metric = f"{metric} {value:.4g}" if value is not None else ""
         if self._bar is not None:
             self._draw(trainer, pl_module, "train")
-            return
         now, seen = time.monotonic(), trainer.datamodule.consumed
         rate = (seen - self._since[1]) / max(1e-9, now - self._since[0])
         self._since = (now, seen)
@@ -117,6 +118,7 @@ class Progress(Callback):
             f"  {level}" if level else "",
             f"{rate:,.0f}",
             self._left(trainer),
+            extra=FILE_ONLY if self._bar is not None else None,
         )
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
