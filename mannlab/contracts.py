@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -178,6 +178,13 @@ def pick(state: Any, rows: Tensor) -> Any:
     return state
 
 
+class Looks(NamedTuple):
+    """Where heads looked. Attributes: ``slots`` (``int64``) and ``weights``, each ``[B, T, heads, K]``."""
+
+    slots: Tensor
+    weights: Tensor
+
+
 class Memory(nn.Module, ABC, Generic[State]):
     """A differentiable memory.
 
@@ -194,6 +201,7 @@ class Memory(nn.Module, ABC, Generic[State]):
             unless ``model.feedback=true``: for memories whose ``sequence`` runs in parallel.
         observing: False while an evaluation runs steps that are not to be counted.
         reorderable: False if there is no :meth:`reorder`.
+        slot_a_step: True if slots, as :meth:`trace_sequence` counts them, are the steps that wrote them.
     """
 
     interface_size: int
@@ -203,6 +211,7 @@ class Memory(nn.Module, ABC, Generic[State]):
     feeds_back: ClassVar[bool] = True
     observing: bool = True
     reorderable: ClassVar[bool] = True
+    slot_a_step: ClassVar[bool] = False
 
     @abstractmethod
     def init_state(self, batch: int) -> State:
@@ -326,6 +335,34 @@ class Memory(nn.Module, ABC, Generic[State]):
             for title, weights in self.trace(state).items():
                 shown.setdefault(title, []).append(weights)
         return {title: torch.stack(steps, dim=1) for title, steps in shown.items()}
+
+    def looks(self, interface: Tensor, state: State, valid: Tensor | None = None) -> dict[str, Looks]:
+        """As :meth:`trace_sequence`, for memories with so many slots that only those looked at are named."""
+        return {}
+
+    def rows(self, state: State, slots: Tensor | None = None) -> Tensor | None:
+        """What the slots hold, ``[B, N, W]``, or some of them alone; None: there is nothing to show.
+
+        Args:
+            state: is not used up.
+            slots: ``int64[S]``; then the answer is ``[B, S, W]``.
+        """
+        return None
+
+    def rows_sequence(
+        self, interface: Tensor, state: State, slots: Tensor, valid: Tensor | None = None
+    ) -> Tensor | None:
+        """What ``slots`` (``int64[S]``) hold after each step of :meth:`sequence`, ``[B, T, S, W]``."""
+        if type(self).rows is Memory.rows:
+            return None
+        held: list[Tensor] = []
+        for t in range(interface.shape[1]):
+            _, state = self.step(interface[:, t], state, None if valid is None else valid[:, t])
+            rows = self.rows(state, slots)
+            if rows is None:
+                return None
+            held.append(rows)
+        return torch.stack(held, dim=1)
 
 
 class Controller(nn.Module, ABC, Generic[State]):
@@ -603,6 +640,10 @@ class Task(ABC):
             f"task: {type(self).__name__} has no texts to answer.",
             "Only runs of tasks such as translation can predict; eval measures any run.",
         )
+
+    def spell(self, channel: str, symbol: int) -> str:
+        """A symbol as people read it: of an input channel by its name, or of ``"target"``."""
+        return str(symbol)
 
     def facts(self) -> dict[str, Any]:
         """Plain facts for the run's summary, such as which data source was used."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from mannlab.cli import evaluate, logs
 from mannlab.datasets.cache import progress
 from mannlab.datasets.parallel import refuse_utf16
-from mannlab.errors import ConfigError, DataError, choices
+from mannlab.errors import ConfigError, DataError
 
 USAGE = """usage: mannlab predict RUN text="..." | file=FILE [out=FILE] [ckpt=best|last|FILE] [key=value ...]
 
@@ -66,7 +65,7 @@ def read_arguments(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]
             own[key] = _unquoted(value) if key == "text" else value
         else:
             if equals:
-                _check_spelling(key)
+                evaluate.check_spelling(key, KEYS)
             rest.append(word)
     for key, value in own.items():
         if not value.strip():
@@ -75,14 +74,6 @@ def read_arguments(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]
         what = "Give a text or a file, not both." if "text" in own else "Which text?"
         raise ConfigError(what, USAGE)
     return own, rest
-
-
-def _check_spelling(key: str) -> None:
-    """Raise :class:`ConfigError` for a key that is none of a run's, but close to one of ``predict``'s."""
-    bare = key.lstrip("-").lower()
-    known = {*evaluate.TRUSTED, *evaluate.COMPONENTS, *KEYS, "ckpt_path", "plugins"}
-    if key not in known and get_close_matches(bare, KEYS, n=1):
-        raise ConfigError(f"{key}: there is no key '{key}'.", choices(bare, KEYS, "keys"))
 
 
 def _unquoted(text: str) -> str:

@@ -141,5 +141,8 @@ class LRUAMemory(Memory[LRUAState]):
         cell = LRUACell(*state, fields=self.interface_size, decay=self.decay)
         return cell, lambda last: LRUAState(*last)
 
+    def rows(self, state: LRUAState, slots: Tensor | None = None) -> Tensor:
+        return state.memory if slots is None else state.memory[:, slots]
+
     def trace(self, state: LRUAState) -> dict[str, Tensor]:
         return {"read weights": state.reading, "write weights": state.writing}

@@ -67,6 +67,7 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
     """
 
     feeds_back = False
+    slot_a_step = True
     phase: Tensor
     lowest: Tensor
     waited: Tensor
@@ -173,6 +174,20 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
         own = torch.eye(steps, before + steps, device=reading.device).roll(before, dims=1)
         writing = own[None, :, None].expand(len(reading), -1, -1, -1)
         return {"read weights": reading, "write weights": writing}
+
+    def rows_sequence(
+        self,
+        interface: Tensor,
+        state: MemoryNetworkState,
+        slots: Tensor,
+        valid: Tensor | None = None,
+    ) -> Tensor:
+        """The last hop's values at places as in :meth:`trace_sequence`, zeros before they are written."""
+        said = interface[..., -self.width :]
+        values = torch.cat([state.written[:, :, -1], said], dim=1)[:, slots]
+        steps = torch.arange(interface.shape[1], device=slots.device)
+        there = slots <= steps.unsqueeze(1) + state.written.shape[1]
+        return values.unsqueeze(1) * there[:, :, None]
 
     def _part(
         self,

@@ -15,7 +15,7 @@ from mannlab.errors import ConfigError, choices
 from mannlab.model import compiled, graphs
 from mannlab.model.graphs import Graphs
 from mannlab.model.segments import segmented
-from mannlab.model.unroll import Advance, RunState, Trace, stepwise
+from mannlab.model.unroll import Advance, RunState, Trace, Watch, stepwise
 
 BACKENDS = ("auto", "eager", "compiled", "graphs", "fused")
 # Of those, the ones that want nothing but torch's operations, one by one.
@@ -111,7 +111,7 @@ def run(
     x: Tensor,
     state: RunState,
     valid: Tensor | None,
-    trace: Trace | None,
+    trace: Trace | Watch | None,
 ) -> tuple[Tensor, Tensor, RunState]:
     """As :func:`mannlab.model.unroll.stepwise`, by what ``backend`` says.
 

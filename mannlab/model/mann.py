@@ -17,7 +17,7 @@ from mannlab.model.heads import Head
 from mannlab.model.hosted import MemoryLayer
 from mannlab.model.interface import interface_layer
 from mannlab.model.recompute import pack, recomputed
-from mannlab.model.unroll import RunState, Trace, parallel
+from mannlab.model.unroll import RunState, Trace, Watch, parallel
 from mannlab.registry import build_from
 
 MODEL_OPTIONS = ("feedback", "backend", "checkpoint_every", "embedding_width", "tied_embeddings")
@@ -130,7 +130,7 @@ class MANN(nn.Module):
         valid: Tensor | None = None,
         *,
         state: RunState | None = None,
-        trace: Trace | None = None,
+        trace: Trace | Watch | None = None,
     ) -> Tensor:
         """Logits for a batch of streams.
 
@@ -138,7 +138,8 @@ class MANN(nn.Module):
             inputs: one tensor per channel, ``[B, T, ...]``.
             valid: ``[B, T]``, 1 for real steps; None if all are.
             state: where to start; None for the initial state.
-            trace: a dict to be filled with what the memory shows of each step (see ``Memory.trace``).
+            trace: a dict to be filled with what the memory shows of each step (see ``Memory.trace``); or what
+                is to be told of the steps.
 
         Returns:
             ``[B, T, size]`` for bits, ``[B, T, groups, count]`` for classes.
@@ -151,7 +152,7 @@ class MANN(nn.Module):
         valid: Tensor | None = None,
         *,
         state: RunState | None = None,
-        trace: Trace | None = None,
+        trace: Trace | Watch | None = None,
     ) -> tuple[Tensor, RunState]:
         """As :meth:`forward`, and the last state, so that a stream can be continued."""
         x = self.encoder(inputs)
@@ -169,7 +170,7 @@ class MANN(nn.Module):
         x: Tensor,
         state: RunState,
         valid: Tensor | None,
-        trace: Trace | None = None,
+        trace: Trace | Watch | None = None,
         graphs: Graphs | None = None,
     ) -> tuple[Tensor, Tensor, RunState]:
         parts = (self.controller, self.memory, self.interface, x, state, valid)

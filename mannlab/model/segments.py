@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mannlab.contracts import Controller, Memory, hold
-from mannlab.model.unroll import Advance, RunState, Trace
+from mannlab.model.unroll import Advance, RunState, Trace, Watch, watching
 
 
 def segmented(
@@ -19,7 +19,7 @@ def segmented(
     x: Tensor,
     state: RunState,
     valid: Tensor | None = None,
-    trace: Trace | None = None,
+    trace: Trace | Watch | None = None,
     advance: Advance | None = None,
 ) -> tuple[Tensor, Tensor, RunState]:
     """As :func:`mannlab.model.unroll.stepwise`, with one step of the memory for ``controller.segment`` steps.
@@ -27,7 +27,7 @@ def segmented(
     All steps of a segment hear the reads of the segment before; what the controller says at its last step is
     what the memory hears. A segment that is not full yet goes on in the next call.
     """
-    hidden, read_out, step = [], [], advance or memory.step
+    hidden, read_out, step, watch = [], [], advance or memory.step, watching(trace)
     controlled, remembered, reads = state
     start = 0
     for length, full in _parts(controller, controlled, x, valid):
@@ -44,9 +44,8 @@ def segmented(
             new_reads, remembered = step(interface(h[:, -1]), remembered, where)
             reads = new_reads if where is None else hold(where, new_reads, reads)
             read_out.append(torch.cat([given[:, :-1], reads.unsqueeze(1)], dim=1))
-        if trace is not None:
-            for title, weights in memory.trace(remembered).items():
-                trace.setdefault(title, []).extend([weights.detach()] * length)
+        if watch is not None:
+            watch.step(memory, remembered, length)
     return torch.cat(hidden, 1), torch.cat(read_out, 1), RunState(controlled, remembered, reads)
 
 

@@ -16,6 +16,29 @@ Trace = dict[str, list[Tensor]]
 Advance = Callable[[Tensor, Any, Tensor | None], tuple[Tensor, Any]]
 
 
+class Watch:
+    """What is told of every step of a memory as it is made: puts what the memory shows into a trace."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+
+    def step(self, memory: Memory[Any], state: Any, times: int = 1) -> None:
+        """A step led to ``state``, which holds for ``times`` steps of the sequence and is not to be used up."""
+        for title, weights in memory.trace(state).items():
+            self.trace.setdefault(title, []).extend([weights.detach()] * times)
+
+    def sequence(self, memory: Memory[Any], interface: Tensor, state: Any, valid: Tensor | None) -> None:
+        """All the steps of ``interface[B, T, I]`` are about to be made from ``state``, not to be used up."""
+        shown = memory.trace_sequence(interface, memory.snapshot(state), valid)
+        for title, weights in shown.items():
+            self.trace.setdefault(title, []).extend(weights.detach().unbind(1))
+
+
+def watching(trace: Trace | Watch | None) -> Watch | None:
+    """What is to be told of the steps, if anything is."""
+    return Watch(trace) if isinstance(trace, dict) else trace
+
+
 class RunState(NamedTuple):
     """What is carried from step to step: both states and the last reads ``[B, read_size]``."""
 
@@ -31,7 +54,7 @@ def stepwise(
     x: Tensor,
     state: RunState,
     valid: Tensor | None = None,
-    trace: Trace | None = None,
+    trace: Trace | Watch | None = None,
     advance: Advance | None = None,
 ) -> tuple[Tensor, Tensor, RunState]:
     """Step by step: the reads of t-1 feed the controller at t.
@@ -43,14 +66,14 @@ def stepwise(
         x: ``[B, T, E]``.
         state: where to start.
         valid: ``[B, T]`` or None.
-        trace: if given, what the memory shows of each step is appended, by title.
+        trace: if given, what the memory shows of each step is appended, by title; or what is told of steps.
         advance: makes the memory's steps; None: the memory.
 
     Returns:
         ``h[B, T, C]``, ``reads[B, T, read_size]`` and the last state.
     """
     hidden, read_out = [], []
-    speak, step = stepper(interface), advance or memory.step
+    speak, step, watch = stepper(interface), advance or memory.step, watching(trace)
     controlled, remembered, reads = state
     for t, x_t in enumerate(x.unbind(1)):
         here = None if valid is None else valid[:, t]
@@ -60,9 +83,8 @@ def stepwise(
         reads = new_reads if here is None else hold(here, new_reads, reads)
         hidden.append(h)
         read_out.append(reads)
-        if trace is not None:
-            for title, weights in memory.trace(remembered).items():
-                trace.setdefault(title, []).append(weights.detach())
+        if watch is not None:
+            watch.step(memory, remembered)
     return torch.stack(hidden, 1), torch.stack(read_out, 1), RunState(controlled, remembered, reads)
 
 
@@ -73,13 +95,13 @@ def parallel(
     x: Tensor,
     state: RunState,
     valid: Tensor | None = None,
-    trace: Trace | None = None,
+    trace: Trace | Watch | None = None,
 ) -> tuple[Tensor, Tensor, RunState]:
     """The controller over the whole sequence, then the memory; reads are not fed back."""
     hidden, controlled = controller.sequence(x, state.controller, valid)
     said = interface(hidden)
-    if trace is not None:
-        for title, weights in memory.trace_sequence(said, memory.snapshot(state.memory), valid).items():
-            trace.setdefault(title, []).extend(weights.detach().unbind(1))
+    watch = watching(trace)
+    if watch is not None:
+        watch.sequence(memory, said, state.memory, valid)
     reads, remembered = memory.sequence(said, state.memory, valid)
     return hidden, reads, RunState(controlled, remembered, state.reads)
