@@ -179,10 +179,17 @@ def pick(state: Any, rows: Tensor) -> Any:
 
 
 class Looks(NamedTuple):
-    """Where heads looked. Attributes: ``slots`` (``int64``) and ``weights``, each ``[B, T, heads, K]``."""
+    """Where heads looked.
+
+    Attributes:
+        slots: ``int64[B, T, heads, K]``.
+        weights: ``[B, T, heads, K]``.
+        total: N, all slots that there are.
+    """
 
     slots: Tensor
     weights: Tensor
+    total: int
 
 
 class Memory(nn.Module, ABC, Generic[State]):

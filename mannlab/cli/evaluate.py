@@ -98,7 +98,7 @@ def read_arguments(arguments: Sequence[str]) -> tuple[Path, str, list[str]]:
 
 
 def check_spelling(key: str, own: Sequence[str]) -> None:
-    """Raise :class:`ConfigError` for a key that is none of a run's, but close to one of a command's ``own``."""
+    """Raise :class:`ConfigError` for a key that is none of a run's, but close to a command's ``own``."""
     bare = key.lstrip("-").lower()
     known = {*TRUSTED, *COMPONENTS, *own, "ckpt_path", "plugins"}
     if key not in known and get_close_matches(bare, own, n=1):

@@ -11,9 +11,9 @@ from mannlab.errors import ConfigError
 
 USAGE = """usage: mannlab inspect RUN [sample=N] [split=NAME] [steps=FIRST:LAST] [to=FOLDER] [key=value ...]
 
-Runs one sample through a run's checkpoint and shows what is read and written at each step: in the terminal, as
-a picture (inspect.png), as an animation (inspect.gif) and as a page to step through (inspect.html, which needs
-nothing but a browser).
+Runs one sample through a run's checkpoint and shows what is read and written at each step: in the terminal,
+as a picture (inspect.png), as an animation (inspect.gif) and as a page to step through (inspect.html, which
+needs nothing but a browser).
 RUN is a run folder (or run=FOLDER) or a .ckpt file in one; ckpt=best|last|FILE chooses another checkpoint.
   sample=3               the sample of that number (0)
   split=length_20        a test set by the name in its metrics; also val and train (test)
@@ -104,7 +104,9 @@ def read_steps(text: str | None) -> tuple[int, int] | None:
         return None
     found = re.fullmatch(r"(?:(\d*):)?(\d*)", text)
     if found is None or text == ":":
-        raise ConfigError(f"steps: '{text}' cannot be read.", "Give a number or a range: steps=40, steps=10:50.")
+        raise ConfigError(
+            f"steps: '{text}' cannot be read.", "Give a number or a range: steps=40, steps=10:50."
+        )
     first, last = int(found[1] or 0), int(found[2]) if found[2] else 10**9
     if last <= first:
         raise ConfigError(f"steps: {text} is empty.", "The last must be above the first: steps=10:50.")

@@ -17,11 +17,15 @@ from mannlab.inspection.sample import Row, Sample, Slots, cut, gaps
 MOST_FRAMES = 120
 WIDTH, MARGIN, LABEL = 640, 12, 58
 PAUSE, LAST = 220, 1800  # ms a frame
-RAMPS, LEVELS = (colours.INK, colours.PLUS, colours.MINUS), 24
-PLAIN = (colours.READ, colours.WRITE, colours.RIGHT, colours.WRONG, colours.CURSOR)
-PLAIN = (*PLAIN, colours.QUIET, colours.LINE, colours.EMPTY)
+RAMPS, LEVELS = (colours.INK, colours.PLUS, colours.MINUS), 12
+PLAIN = (
+    *(colours.READ, colours.WRITE, colours.RIGHT, colours.WRONG, colours.CURSOR),
+    *(colours.QUIET, colours.LINE, colours.EMPTY),
+)
 CLEAR = 255  # the number of no colour
-HEADS = 6  # of which bars are drawn
+HEADS = 8  # of which bars are drawn
+FRAMED = 0.3  # weights from which on a row has a frame
+PICTURE = 64  # pixels on a side of the picture that comes in
 COLUMNS = 64  # numbers of a slot
 
 
@@ -48,9 +52,7 @@ def save(sample: Sample, path: Path) -> None:
         kept.append(image)
     pauses = [PAUSE] * (len(kept) - 1) + [LAST]
     options: dict[str, Any] = {"transparency": CLEAR, "disposal": 1, "optimize": False, "loop": 0}
-    kept[0].save(
-        path, format="GIF", save_all=True, append_images=kept[1:], duration=pauses, **options
-    )
+    kept[0].save(path, format="GIF", save_all=True, append_images=kept[1:], duration=pauses, **options)
 
 
 def palette() -> Image.Image:
@@ -67,14 +69,19 @@ def font(size: int) -> Any:
     """The font that comes with matplotlib."""
     import matplotlib
 
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+    return ImageFont.truetype(
+        str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size
+    )
 
 
 class Strip:
     """The stream over time, drawn once; answers appear as the cursor comes to them."""
 
     def __init__(self, sample: Sample) -> None:
-        self.rows = [(row, _pixels(row)) for row in sample.rows if row.cells is not None or row.images is not None]
+        self.rows = [
+            (row, _pixels(row)) for row in sample.rows if row.cells is not None or row.images is not None
+        ]
+        self.pictures = [row for row in sample.rows if row.images is not None]
         self.column = (WIDTH - LABEL - 2 * MARGIN) / sample.steps
         self.heights = [self._height(row, pixels) for row, pixels in self.rows]
         self.height = sum(height + 5 for height in self.heights)
@@ -101,7 +108,9 @@ class Strip:
             y += height + 5
         if self.rows:
             x = left + int(step * self.column)
-            pen.rectangle((x - 1, top - 2, x + int(max(3, self.column)), y - 4), outline=colours.CURSOR, width=2)
+            pen.rectangle(
+                (x - 1, top - 2, x + int(max(3, self.column)), y - 4), outline=colours.CURSOR, width=2
+            )
 
     def _thumbnails(self, canvas: Image.Image, row: Row, left: int, y: int, height: int) -> None:
         assert row.images is not None
@@ -121,7 +130,13 @@ def frame(sample: Sample, strip: Strip, step: int) -> Image.Image:
     """One step."""
     memories = sample.memories[:1]
     said = words(sample, step)
-    height = 34 + 17 * len(said) + strip.height + 12 + sum(map(memory_height, memories))
+    height = (
+        34
+        + max(17 * len(said), PICTURE + 4 if strip.pictures else 0)
+        + strip.height
+        + 12
+        + sum(map(memory_height, memories))
+    )
     canvas = Image.new("RGB", (WIDTH, height), colours.WHITE)
     pen = ImageDraw.Draw(canvas)
     facts = f"{sample.facts.get('task', '')}: {sample.facts.get('model', '')}"
@@ -133,12 +148,23 @@ def frame(sample: Sample, strip: Strip, step: int) -> Image.Image:
         pen.text((LABEL + MARGIN - 6, y), title, colours.QUIET, font(11), anchor="ra")
         pen.text((LABEL + MARGIN, y - 1), cut(text, 78), colour, font(12))
         y += 17
+    for number, row in enumerate(strip.pictures):
+        _picture(canvas, pen, row, step, WIDTH - MARGIN - (number + 1) * (PICTURE + 6))
+        y = max(y, 32 + PICTURE + 4)
     strip.draw(canvas, pen, sample, step, y + 2)
     y += strip.height + 8
     for memory in memories:
         draw_memory(canvas, pen, memory, step, y)
         y += memory_height(memory)
     return canvas
+
+
+def _picture(canvas: Image.Image, pen: Any, row: Row, step: int, left: int) -> None:
+    """What comes in now, large."""
+    assert row.images is not None
+    shown = Image.fromarray(255 - row.images[step]).resize((PICTURE, PICTURE), Image.Resampling.NEAREST)
+    canvas.paste(shown.convert("RGB"), (left, 32))
+    pen.rectangle((left - 1, 31, left + PICTURE, 32 + PICTURE), outline=colours.LINE)
 
 
 def words(sample: Sample, step: int) -> list[tuple[str, str, colours.Colour]]:
@@ -172,7 +198,9 @@ def draw_memory(canvas: Image.Image, pen: Any, memory: Slots, step: int, top: in
     _names(pen, memory, x - 5, top + 18, line, 26 if named else 8)
     for head in heads:
         colour = colours.WRITE if head.writes else colours.READ
-        pen.text((x + bar / 2, top + 14), cut(head.title, 8), colour, font(10), anchor="ms")
+        kind, _, number = head.title.partition(" ")
+        name = head.title if bar >= 40 else f"{kind[0]}{number}"
+        pen.text((x + bar / 2, top + 14), cut(name, 8), colour, font(10), anchor="ms")
         for i, weight in enumerate(np.clip(head.weights[step] / head.scale, 0, 1)):
             y = top + 18 + i * line
             pen.rectangle((x, y, x + bar, y + line - 2), fill=colours.EMPTY)
@@ -199,11 +227,11 @@ def _names(pen: Any, memory: Slots, right: int, top: int, line: int, room: int) 
 
 
 def _frames(pen: Any, memory: Slots, step: int, box: Sequence[int], line: int) -> None:
-    """Around rows that are read or written now."""
+    """Around rows that a head reads or writes now."""
     left, top, right = box
-    for head in memory.heads:
-        for i in np.flatnonzero(head.weights[step] / head.scale > 0.3):
+    for writes, inset, colour in ((True, 0, colours.WRITE), (False, 1, colours.READ)):
+        kind = [head.weights[step] for head in memory.heads if head.writes is writes]
+        for i in np.flatnonzero(np.max(kind, axis=0) > FRAMED) if kind else []:
             y = top + int(i) * line
-            inset = 0 if head.writes else 1
-            colour = colours.WRITE if head.writes else colours.READ
-            pen.rectangle((left + inset, y + inset, right - inset, y + line - 1 - inset), outline=colour, width=2 - inset)
+            ends = (left + inset, y + inset, right - inset, y + line - 1 - inset)
+            pen.rectangle(ends, outline=colour, width=2 - inset)

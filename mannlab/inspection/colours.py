@@ -33,7 +33,7 @@ def cells(values: Floats) -> Pixels:
 
 
 def largest(rows: Floats) -> float:
-    """The magnitude to draw darkest: of nearly all that slots hold, so that one number does not pale the rest."""
+    """The magnitude to draw darkest: larger than nearly all, so that one number does not pale the rest."""
     there = np.abs(rows[np.abs(rows) > 1e-4])
     return float(np.quantile(there, 0.98)) if there.size else 1.0
 

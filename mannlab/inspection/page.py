@@ -14,6 +14,7 @@ from mannlab.inspection.sample import Floats, Head, Row, Sample, Slots, gaps, wi
 
 MOST_STEPS = 2000
 ROOM = 1_500_000  # bytes for what slots hold, before they are written as text
+MOST_GAPS = 8  # of slots left out that are marked
 LEAST_COLUMNS = 4  # numbers of a slot; fewer say nothing
 THUMBNAIL = 32  # pixels on a side
 EMPTY = 255
@@ -35,7 +36,9 @@ def data(sample: Sample) -> dict[str, Any]:
         sample = window(sample, 0, MOST_STEPS)
     return {
         "facts": {title: value for title, value in sample.facts.items() if title != "checkpoint"},
-        "metrics": {name.replace("_", " "): f"{value:.4g}" for name, value in list(sample.metrics.items())[:4]},
+        "metrics": {
+            name.replace("_", " "): f"{value:.4g}" for name, value in list(sample.metrics.items())[:2]
+        },
         "verdict": sample.verdict,
         "steps": sample.steps,
         "first": sample.first,
@@ -54,7 +57,9 @@ def data(sample: Sample) -> dict[str, Any]:
 def _row(row: Row) -> dict[str, Any]:
     found: dict[str, Any] = {"title": row.title}
     if row.images is not None:
-        images = row.images[:, :: -(-row.images.shape[1] // THUMBNAIL), :: -(-row.images.shape[2] // THUMBNAIL)]
+        images = row.images[
+            :, :: -(-row.images.shape[1] // THUMBNAIL), :: -(-row.images.shape[2] // THUMBNAIL)
+        ]
         return found | {"kind": "image", "size": list(images.shape[1:]), "data": _text(images)}
     if row.cells is not None:
         most = max(1.0, float(np.nanmax(np.abs(row.cells), initial=0)))
@@ -69,7 +74,7 @@ def _memory(memory: Slots, steps: int) -> dict[str, Any]:
         "title": memory.title,
         "shown": memory.shown.tolist(),
         "names": memory.names,
-        "gaps": gaps(memory.shown),
+        "gaps": gaps(memory.shown) if len(gaps(memory.shown)) < MOST_GAPS else [],
         "fixed": memory.fixed,
         "heads": [_head(head) for head in memory.heads],
         "rows": None,
@@ -80,7 +85,9 @@ def _memory(memory: Slots, steps: int) -> dict[str, Any]:
         rows = memory.rows[:1] if memory.fixed else memory.rows
         columns = min(rows.shape[2], ROOM // (len(rows) * rows.shape[1]))
         if columns < LEAST_COLUMNS:
-            notes.append("What the slots hold would take too much room; choose fewer steps: steps=FIRST:LAST.")
+            notes.append(
+                "What the slots hold would take too much room; choose fewer steps: steps=FIRST:LAST."
+            )
         else:
             if columns < rows.shape[2]:
                 notes.append(f"Of each slot the first {columns} of {rows.shape[2]} numbers.")

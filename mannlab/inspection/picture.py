@@ -62,8 +62,8 @@ def draw(sample: Sample) -> Figure:
 
 
 def _title(sample: Sample, whole: int) -> str:
-    facts = sample.facts
-    said = f"{facts.get('task', '')}, {facts.get('model', '')}: sample {facts.get('sample', '')}, {sample.verdict}"
+    task, model, number = (sample.facts.get(title, "") for title in ("task", "model", "sample"))
+    said = f"{task}, {model}: sample {number}, {sample.verdict}"
     return said + (f" (the first {sample.steps:,} of {whole:,} steps)" if whole > sample.steps else "")
 
 
@@ -87,10 +87,12 @@ def stream(row: Row, sample: Sample, column: float) -> list[Panel]:
     def write(axis: Any) -> None:
         axis.set_ylim(0, 1)
         for step, (text, tone) in enumerate(zip(texts, tones, strict=True)):
-            how = {"ha": "center", "va": "center"} if flat else {"ha": "center", "va": "bottom", "rotation": 90}
+            how = (
+                {"ha": "center", "va": "center"} if flat else {"ha": "center", "va": "bottom", "rotation": 90}
+            )
             axis.text(step, 0.5 if flat else 0.03, text, fontsize=SMALL, color=unit(tone), **how)
 
-    return [Panel(row.title, 0.16 if flat else 0.1 + 0.062 * max(map(len, texts)), write)]
+    return [Panel(row.title, 0.16 if flat else 0.1 + 0.056 * max(map(len, texts)), write)]
 
 
 def weights(head: Head, memory: Slots) -> Panel:

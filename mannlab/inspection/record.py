@@ -201,8 +201,11 @@ def answers(task: Task, batch: Batch, logits: Tensor) -> dict[str, Any]:
     else:
         sure, best = torch.softmax(said, -1).max(-1)
         right, sure = (best == wanted).all(-1), sure.prod(-1)
+        asked = scored.tolist()
         rows = {
-            name: Row(name, [_words(task, group) if ask else "" for group, ask in zip(groups, scored)])
+            name: Row(
+                name, [_words(task, group) if ask else "" for group, ask in zip(groups, asked, strict=True)]
+            )
             for name, groups in (("target", wanted.tolist()), ("output", best.tolist()))
         }
     return {
@@ -249,9 +252,7 @@ def slots_of(
     inputs: Sequence[Row],
 ) -> Slots:
     """What there is to show of one memory."""
-    heads = [
-        head for title, looks in looking.seen[memory].items() for head in heads_of(title, looks, shown)
-    ]
+    heads = [head for title, looks in looking.seen[memory].items() for head in heads_of(title, looks, shown)]
     rows = holding.rows.get(memory)
     numbers = shown.tolist()
     said = next((row.texts for row in inputs if row.cells is None and any(row.texts)), None)
@@ -276,9 +277,7 @@ def heads_of(title: str, looks: Sequence[Look], shown: Tensor) -> list[Head]:
     count = looks[0][0].shape[0]
     on_shown = torch.stack([_onto(look, shown) for look in looks])
     tops = [weights.topk(min(TOP, weights.shape[-1]), dim=-1) for _, weights in looks]
-    slots = torch.stack(
-        [named.gather(-1, top.indices) for (named, _), top in zip(looks, tops, strict=True)]
-    )
+    slots = torch.stack([named.gather(-1, top.indices) for (named, _), top in zip(looks, tops, strict=True)])
     weights = torch.stack([top.values for top in tops])
     word = title.removesuffix(" weights")
     return [

@@ -16,6 +16,7 @@ from mannlab.inspection.sample import Floats, Head, Row, Sample, Slots, cut
 LINES = 40  # steps shown at most
 END = 16  # of them, at each end, when there are more
 FAINT = 0.01  # weights below are not named
+SCORES = 4  # metrics that are named
 HEADS = 4  # heads of a kind that are named
 STRIP = 32  # characters of a strip of slots
 LEAST = 8  # characters of a column that was made narrower
@@ -39,7 +40,8 @@ def heading(sample: Sample) -> Text:
 def ending(sample: Sample) -> RenderableType:
     """The score, and what could not be shown."""
     lines = [Text(sample.verdict, style="bold")]
-    scores = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in sample.metrics.items())
+    few = list(sample.metrics.items())[:SCORES]
+    scores = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in few)
     lines.append(Text(scores, style="dim"))
     for memory in sample.memories:
         said = [memory.note] if memory.note else []
@@ -138,6 +140,8 @@ def _tops(heads: Sequence[Head], step: int) -> Text:
             if weight >= FAINT:
                 text.append("  " if text else "").append(str(slot), style=colour)
                 text.append(f" {_share(weight)}", style="dim")
+    if not text:
+        text.append("spread", style="dim")
     return text.append(f" +{len(heads) - HEADS}" if len(heads) > HEADS else "")
 
 

@@ -39,8 +39,8 @@ class Looking(Watch):
 
     def sequence(self, memory: Memory[Any], interface: Tensor, state: Any, valid: Tensor | None) -> None:
         looks = memory.looks(interface, state, valid)
-        for title, (slots, weights) in looks.items():
-            self.counts[memory] = int(memory.slots)
+        for title, (slots, weights, total) in looks.items():
+            self.counts[memory] = total
             for look in zip(slots[0].cpu(), weights[0].float().cpu(), strict=True):
                 self._keep(memory, title, look)
         if looks:

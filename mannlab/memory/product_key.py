@@ -162,7 +162,8 @@ class ProductKeyMemory(Memory[ProductKeyState]):
         """As of :class:`Memory`; weights may be anything where the score is no softmax."""
         said = interface.flatten(0, 1)
         found = self.address(said[:, : self.query_size], None if valid is None else valid.flatten())
-        return {"read weights": Looks(*(part.unflatten(0, interface.shape[:2]) for part in found))}
+        rows, weights = (part.unflatten(0, interface.shape[:2]) for part in found)
+        return {"read weights": Looks(rows, weights, self.slots)}
 
     def rows(self, state: ProductKeyState, slots: Tensor | None = None) -> Tensor | None:
         """The values, which only training writes; None where they are divided among devices."""

@@ -23,7 +23,7 @@ class Watch:
         self.trace = trace
 
     def step(self, memory: Memory[Any], state: Any, times: int = 1) -> None:
-        """A step led to ``state``, which holds for ``times`` steps of the sequence and is not to be used up."""
+        """A step led to ``state``, which holds for ``times`` steps of the sequence; not to be used up."""
         for title, weights in memory.trace(state).items():
             self.trace.setdefault(title, []).extend([weights.detach()] * times)
 
