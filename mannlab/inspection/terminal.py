@@ -42,6 +42,8 @@ def ending(sample: Sample) -> RenderableType:
     lines = [Text(sample.verdict, style="bold")]
     few = list(sample.metrics.items())[:SCORES]
     scores = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in few)
+    if sample.steps > LINES:
+        lines.append(Text(omitted(sample)))
     lines.append(Text(scores, style="dim"))
     for memory in sample.memories:
         said = [memory.note] if memory.note else []
@@ -52,6 +54,15 @@ def ending(sample: Sample) -> RenderableType:
     if sample.note:
         lines.append(Text(sample.note, style="dim"))
     return Group(*lines)
+
+
+def omitted(sample: Sample) -> str:
+    """What happened in the steps that are left out."""
+    middle = slice(END, sample.steps - END)
+    right, scored = sample.right[middle], sample.scored[middle]
+    said = f"… {len(scored)} steps are left out: {right.sum()} of {scored.sum()} right there"
+    wrong = np.flatnonzero(scored & ~right)
+    return said + (f", the first wrong at step {sample.first + END + wrong[0]}" if len(wrong) else "")
 
 
 def picked(sample: Sample) -> list[int | None]:
@@ -83,12 +94,7 @@ def steps(sample: Sample, width: int) -> Table:
         table.add_column(f"slots {memory.shown[0]} to {memory.shown[-1]}"[:strip], no_wrap=True)
     for step in picked(sample):
         if step is None:
-            middle = slice(END, sample.steps - END)
-            wrong = np.flatnonzero(sample.scored[middle] & ~sample.right[middle])
-            first = f", the first wrong at step {sample.first + END + wrong[0]}" if len(wrong) else ""
-            said = f"{sample.right[middle].sum()} of {sample.scored[middle].sum()} right{first}"
-            between = Text(f"… {sample.steps - 2 * END} steps: {said}", style="dim", overflow="fold")
-            table.add_row("…", between)
+            table.add_row("…")
             continue
         cells: list[RenderableType] = [str(sample.first + step)]
         cells += [_cell(row, step, wide) for row, wide in zip(rows, room, strict=True)]
