@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from mannlab.cli import evaluate, logs
-from mannlab.datasets.cache import progress
 from mannlab.datasets.parallel import refuse_utf16
 from mannlab.errors import ConfigError, DataError
+from mannlab.progress import counting
 
 USAGE = """usage: mannlab predict RUN text="..." | file=FILE [out=FILE] [ckpt=best|last|FILE] [key=value ...]
 
@@ -40,11 +41,14 @@ def main(arguments: list[str]) -> int:
     predictor = Predictor(config, checkpoint)
     answers: list[str] = []
     chunks = [texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK)]
-    for chunk in progress(chunks, "Answering") if len(chunks) > 1 else chunks:
-        found = predictor(chunk)
-        if target is None:
-            print(*found, sep="\n", flush=True)
-        answers += found
+    with counting("Answering", len(texts), "texts") if len(chunks) > 1 else nullcontext() as advance:
+        for chunk in chunks:
+            found = predictor(chunk)
+            if target is None:
+                print(*found, sep="\n", flush=True)
+            answers += found
+            if advance is not None:
+                advance(len(chunk))
     if target is not None:
         write(target, answers)
         print(f"checkpoint  {checkpoint}\nresult      {target}")

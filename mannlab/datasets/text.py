@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mannlab.datasets.bpe import train_pairs
 from mannlab.datasets.cache import Arrays, cached, data_folders, fingerprint
 from mannlab.errors import ConfigError, DataError
+from mannlab.progress import waiting
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,12 @@ def corpus(
     name, texts = read(source, root, files)
     content = hashlib.blake2b("\0".join(texts.values()).encode(), digest_size=10).hexdigest()
     make = {"word": _words, "bpe": _pairs, "byte": _bytes}[level]
-    kept = cached(f"text-{content}-{level}-{vocabulary or 0}-{VERSION}", lambda: make(texts, vocabulary))
+
+    def build() -> Arrays:
+        with waiting(f"Cutting {sum(map(len, texts.values())):,} characters of text into tokens ({level})"):
+            return make(texts, vocabulary)
+
+    kept = cached(f"text-{content}-{level}-{vocabulary or 0}-{VERSION}", build)
     words = {split: max(1, len(text.split()) + text.count("\n")) for split, text in texts.items()}
     tokens = {split: kept[split] for split in SPLITS}
     symbols = kept["symbols"].tobytes().decode().split("\0") if "symbols" in kept else ()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from mannlab.inspection import animation, page, picture
 from mannlab.inspection.sample import Sample
+from mannlab.progress import progress
 from mannlab.training.checkpoints import replace_file
 
 
@@ -16,10 +18,14 @@ def write(sample: Sample, folder: Path) -> dict[str, Path]:
         WriteError: the folder cannot be written.
     """
     paths = {kind: folder / f"inspect.{end}" for kind, end in KINDS.items()}
-    figure, text = picture.draw(sample), page.page(sample)
-    replace_file(paths["picture"], lambda temporary: figure.savefig(temporary, format="png"))
-    replace_file(paths["animation"], lambda temporary: animation.save(sample, temporary))
-    replace_file(paths["page"], lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    text = page.page(sample)
+    makers: dict[str, Callable[[Path], object]] = {
+        "picture": lambda path: picture.draw(sample).savefig(path, format="png"),
+        "animation": lambda path: animation.save(sample, path),
+        "page": lambda path: path.write_text(text, encoding="utf-8"),
+    }
+    for kind, make in progress(list(makers.items()), "Drawing", "files"):
+        replace_file(paths[kind], make)
     return paths
 
 

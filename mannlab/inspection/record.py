@@ -17,6 +17,7 @@ from mannlab.errors import ConfigError, choices, require
 from mannlab.inspection.sample import Floats, Head, Row, Sample, Slots
 from mannlab.inspection.watch import Holding, Look, Looking, hosted
 from mannlab.model import MANN, assemble
+from mannlab.progress import progress
 from mannlab.training.checkpoints import check_data, load_weights, read_checkpoint
 from mannlab.training.data import EVALUATION_SEED, place
 from mannlab.training.environment import quiet, seed_everything, set_threads
@@ -147,7 +148,7 @@ def _copy(model: MANN, state: Any) -> Any:
 def _before(model: MANN, task: Task, split: Split, draws: Draws, index: int, like: Tensor) -> Any:
     """The state that a text's earlier samples of the same lane leave."""
     state = None
-    for earlier in range(index % split.lanes, index, split.lanes):
+    for earlier in progress(range(index % split.lanes, index, split.lanes), "Reading what came before"):
         batch = place(task.batch(split, draws, earlier, 1), like.device, like.dtype)
         state = model.run(batch.inputs, batch.valid, state=state if batch.continues else None)[1]
         state = model.detach(state)
