@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mannlab.progress import counting
+
 
 def in_turns(candidates: dict[Any, Callable[[], float]], rounds: int) -> dict[Any, float]:
     """The least of ``rounds`` results of each, in turns; of several, after one that does not count."""
@@ -14,10 +16,12 @@ def in_turns(candidates: dict[Any, Callable[[], float]], rounds: int) -> dict[An
         for run in candidates.values():
             run()
     best = dict.fromkeys(candidates, float("inf"))
-    for _ in range(rounds):
-        for key, run in candidates.items():
-            # Twice, so that one does not start on caches that the other has filled.
-            best[key] = min(best[key], run(), run() if rounds > 1 else best[key])
+    with counting("Measuring", rounds * len(candidates), "times") as advance:
+        for _ in range(rounds):
+            for key, run in candidates.items():
+                # Twice, so that one does not start on caches that the other has filled.
+                best[key] = min(best[key], run(), run() if rounds > 1 else best[key])
+                advance(1)
     return best
 
 

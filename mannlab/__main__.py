@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "mannlab.cli.train",
     "eval": "mannlab.cli.evaluate",
     "predict": "mannlab.cli.predict",
+    "inspect": "mannlab.cli.inspect",
     "list": "mannlab.cli.listing",
     "bench": "mannlab.cli.bench",
 }

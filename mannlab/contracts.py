@@ -220,6 +220,7 @@ class Memory(nn.Module, ABC, Generic[State]):
             unless ``model.feedback=true``: for memories whose ``sequence`` runs in parallel.
         observing: False while an evaluation runs steps that are not to be counted.
         reorderable: False if there is no :meth:`reorder`.
+        slot_a_step: True if slots, as :meth:`trace_sequence` counts them, are the steps that wrote them.
     """
 
     interface_size: int
@@ -229,6 +230,7 @@ class Memory(nn.Module, ABC, Generic[State]):
     feeds_back: ClassVar[bool] = True
     observing: bool = True
     reorderable: ClassVar[bool] = True
+    slot_a_step: ClassVar[bool] = False
 
     @abstractmethod
     def init_state(self, batch: int) -> State:
@@ -383,11 +385,40 @@ class Memory(nn.Module, ABC, Generic[State]):
 
     def contents(self, state: State) -> dict[str, Tensor]:
         """What the memory holds, by title, ``[B, rows, width]`` each: for pictures and the projector."""
-        return {}
+        rows = self.rows(state)
+        return {} if rows is None else {"rows": rows}
 
     def row_labels(self, title: str) -> dict[str, list[str]]:
         """What else is known of the rows of :meth:`contents`, a label each, by the name of the column."""
         return {}
+
+    def looks(self, interface: Tensor, state: State, valid: Tensor | None = None) -> dict[str, Heads]:
+        """As :meth:`trace_sequence`, for memories with so many slots that only those looked at are named."""
+        return {}
+
+    def rows(self, state: State, slots: Tensor | None = None) -> Tensor | None:
+        """What the slots hold, ``[B, N, W]``, or some of them alone; None: there is nothing to show.
+
+        Args:
+            state: is not used up.
+            slots: ``int64[S]``; then the answer is ``[B, S, W]``.
+        """
+        return None
+
+    def rows_sequence(
+        self, interface: Tensor, state: State, slots: Tensor, valid: Tensor | None = None
+    ) -> Tensor | None:
+        """What ``slots`` (``int64[S]``) hold after each step of :meth:`sequence`, ``[B, T, S, W]``."""
+        if type(self).rows is Memory.rows:
+            return None
+        held: list[Tensor] = []
+        for t in range(interface.shape[1]):
+            _, state = self.step(interface[:, t], state, None if valid is None else valid[:, t])
+            rows = self.rows(state, slots)
+            if rows is None:
+                return None
+            held.append(rows)
+        return torch.stack(held, dim=1)
 
 
 class Controller(nn.Module, ABC, Generic[State]):
@@ -665,6 +696,10 @@ class Task(ABC):
             f"task: {type(self).__name__} has no texts to answer.",
             "Only runs of tasks such as translation can predict; eval measures any run.",
         )
+
+    def spell(self, channel: str, symbol: int) -> str:
+        """A symbol as people read it: of an input channel by its name, or of ``"target"``."""
+        return str(symbol)
 
     def facts(self) -> dict[str, Any]:
         """Plain facts for the run's summary, such as which data source was used."""

@@ -275,6 +275,9 @@ class Babi(Task):
         title = f"{said[step]} {self.corpus.answers[int(batch.targets[0, step, 0])]}"
         return {"question": draw_alignment(weights[first:], heads, said[first:step], title)}
 
+    def spell(self, channel: str, symbol: int) -> str:
+        return (self.corpus.answers if channel == "target" else self.corpus.vocabulary)[symbol]
+
     def _words(self, symbols: NDArray[np.int64]) -> str:
         return " ".join(self.corpus.vocabulary[symbol] for symbol in np.atleast_1d(symbols) if symbol >= 0)
 

@@ -151,6 +151,12 @@ class LanguageModelling(Task):
             if f"bits_per_{unit}" in means
         }
 
+    def spell(self, channel: str, symbol: int) -> str:
+        if self.level == "byte":
+            return chr(symbol) if 32 < symbol < 127 else {10: "↵", 32: "␣"}.get(symbol, f"{symbol:02x}")
+        # Byte pairs write a space as Ġ and the end of a line as Ċ.
+        return self.corpus.symbols[symbol].replace("\n", "↵").replace("Ġ", "␣").replace("Ċ", "↵")
+
     def facts(self) -> dict[str, Any]:
         tokens = {f"{split}_tokens": len(part) for split, part in self.corpus.tokens.items()}
         return {"source": self.corpus.source, "vocabulary": self.corpus.vocabulary, **tokens}

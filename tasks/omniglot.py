@@ -403,5 +403,8 @@ class Omniglot(Task):
             "confusion": draw_confusion(confusion(answers, batch, self.count), names, what),
         }
 
+    def spell(self, channel: str, symbol: int) -> str:
+        return "abcde"[symbol] if self.strings else str(symbol + 1)
+
     def _spell(self, label: list[int]) -> str:
-        return "".join("abcde"[letter] for letter in label) if self.strings else str(label[0] + 1)
+        return "".join(self.spell("target", symbol) for symbol in label)

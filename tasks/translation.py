@@ -288,6 +288,9 @@ class Translation(Task):
 
     # ------------------------------------------------------------------ looking inside
 
+    def spell(self, channel: str, symbol: int) -> str:
+        return self.text.vocabulary.name(symbol)
+
     def traced_pictures(self, trace: Mapping[str, Tensor], batch: Batch) -> dict[str, Any]:
         reading, writing = trace.get("read weights"), trace.get("write weights")
         if reading is None or writing is None:

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 BELOW_TRAINING = {
     "errors",
+    "progress",
     "draws",
     "registry",
     "contracts",
@@ -29,19 +30,21 @@ BELOW_TRAINING = {
 # A room may also import itself. Rooms that are not here (compose, cli, __main__, ...) may import any.
 MAY_IMPORT = {
     "errors": set(),
+    "progress": set(),
     "draws": set(),
     "registry": {"errors"},
     "contracts": {"draws", "errors", "kernels"},
     "scoring": {"contracts", "errors"},
     "kernels": set(),
-    "datasets": {"errors"},
+    "datasets": {"errors", "progress"},
     "plots": set(),
     "memory": {"contracts", "registry", "errors", "kernels", "plots"},
     "controller": {"contracts", "registry", "errors", "kernels"},
     "tasks": {"contracts", "registry", "errors", "draws", "scoring", "datasets", "plots"},
-    "model": {"contracts", "registry", "errors", "kernels"},
+    "model": {"contracts", "registry", "errors", "kernels", "progress"},
     "checks": {"contracts", "registry", "errors", "draws", "model"},
     "training": BELOW_TRAINING,
+    "inspection": BELOW_TRAINING | {"training"},
 }
 OUTER_ROOMS = {"", "__main__", "cli", "compose", "hydra_plugins"}
 HYDRA_ROOMS = {"__main__", "cli", "compose", "_hydra", "hydra_plugins"}

@@ -11,7 +11,7 @@ from mannlab import compose
 from mannlab.cli import keywords, train
 
 LINE = "COMP_LINE"
-COMMANDS = ("eval", "list", "predict", "train")
+COMMANDS = ("eval", "inspect", "list", "predict", "train")
 
 
 def main(arguments: list[str]) -> int:
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     words = line.split()[1:]
     new = line.endswith(" ") or not words
     last = "" if new else words[-1]
-    if words and words[0] in ("eval", "list", "predict") and (new or len(words) > 1):
+    if words and words[0] in COMMANDS[:-1] and (new or len(words) > 1):
         print(*own(words[0], last))
         return 0
     if len(words) <= (0 if new else 1):
@@ -62,6 +62,7 @@ def own(command: str, last: str) -> list[str]:
     else:
         found = ["run=", "ckpt=best", "ckpt=last", "task.", "batch_size=", "trainer.accelerator="]
         found += ["text=", "file=", "out="] if command == "predict" else []
+        found += ["sample=", "split=", "steps=", "to="] if command == "inspect" else []
         found += paths(last)
     return [word for word in found if word.startswith(last)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,14 @@ def read_arguments(arguments: Sequence[str]) -> tuple[Path, str, list[str]]:
     if not run:
         raise ConfigError("Which run?", f"{USAGE}\n\n{newest()}".rstrip())
     return Path(run).expanduser(), which, overrides
+
+
+def check_spelling(key: str, own: Sequence[str]) -> None:
+    """Raise :class:`ConfigError` for a key that is none of a run's, but close to a command's ``own``."""
+    bare = key.lstrip("-").lower()
+    known = {*TRUSTED, *COMPONENTS, *own, "ckpt_path", "plugins"}
+    if key not in known and get_close_matches(bare, own, n=1):
+        raise ConfigError(f"{key}: there is no key '{key}'.", choices(bare, own, "keys"))
 
 
 def newest(count: int = 5) -> str:

@@ -20,6 +20,10 @@ COMMANDS = (
     ("train", "the default: the word may be left out"),
     ("eval RUN [ckpt=last] [task.lengths=[200]]", "test a run again, perhaps with other options"),
     ('predict RUN text="..." [file=FILE out=FILE]', "what a run answers to texts, such as translations"),
+    (
+        "inspect RUN [sample=3] [split=length_20]",
+        "one sample step by step: what is read, written and answered",
+    ),
     ("list [memory]", "every part with its options, their types and defaults"),
     ("bench [dense]", "how fast this machine is, beside other packages where they are installed"),
 )

@@ -52,6 +52,9 @@ class Terminal(logging.StreamHandler[Any]):
 def console(stream: str = "stdout") -> None:
     """Show the log in the terminal, too; on ``stderr`` where standard output is for answers."""
     root = logging.getLogger()
+    if root.getEffectiveLevel() > logging.INFO:
+        # Where no configuration of a run says what to log: what takes long, and why.
+        logging.getLogger("mannlab").setLevel(logging.INFO)
     for known in root.handlers:
         if isinstance(known, Terminal):
             known.where = stream

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
+from contextlib import nullcontext
 from pathlib import Path
 
 from mannlab.cli import evaluate, logs
-from mannlab.datasets.cache import progress
 from mannlab.datasets.parallel import refuse_utf16
-from mannlab.errors import ConfigError, DataError, choices
+from mannlab.errors import ConfigError, DataError
+from mannlab.progress import counting
 
 USAGE = """usage: mannlab predict RUN text="..." | file=FILE [out=FILE] [ckpt=best|last|FILE] [key=value ...]
 
@@ -41,11 +41,14 @@ def main(arguments: list[str]) -> int:
     predictor = Predictor(config, checkpoint)
     answers: list[str] = []
     chunks = [texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK)]
-    for chunk in progress(chunks, "Answering") if len(chunks) > 1 else chunks:
-        found = predictor(chunk)
-        if target is None:
-            print(*found, sep="\n", flush=True)
-        answers += found
+    with counting("Answering", len(texts), "texts") if len(chunks) > 1 else nullcontext() as advance:
+        for chunk in chunks:
+            found = predictor(chunk)
+            if target is None:
+                print(*found, sep="\n", flush=True)
+            answers += found
+            if advance is not None:
+                advance(len(chunk))
     if target is not None:
         write(target, answers)
         print(f"checkpoint  {checkpoint}\nresult      {target}")
@@ -66,7 +69,7 @@ def read_arguments(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]
             own[key] = _unquoted(value) if key == "text" else value
         else:
             if equals:
-                _check_spelling(key)
+                evaluate.check_spelling(key, KEYS)
             rest.append(word)
     for key, value in own.items():
         if not value.strip():
@@ -75,14 +78,6 @@ def read_arguments(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]
         what = "Give a text or a file, not both." if "text" in own else "Which text?"
         raise ConfigError(what, USAGE)
     return own, rest
-
-
-def _check_spelling(key: str) -> None:
-    """Raise :class:`ConfigError` for a key that is none of a run's, but close to one of ``predict``'s."""
-    bare = key.lstrip("-").lower()
-    known = {*evaluate.TRUSTED, *evaluate.COMPONENTS, *KEYS, "ckpt_path", "plugins"}
-    if key not in known and get_close_matches(bare, KEYS, n=1):
-        raise ConfigError(f"{key}: there is no key '{key}'.", choices(bare, KEYS, "keys"))
 
 
 def _unquoted(text: str) -> str:

@@ -6,7 +6,6 @@ import hashlib
 import logging
 import os
 import re
-import shutil
 import tarfile
 import tempfile
 import urllib.request
@@ -18,6 +17,7 @@ from typing import Literal, NamedTuple
 
 from mannlab.datasets.cache import cache_folder, may_fetch
 from mannlab.errors import DataError
+from mannlab.progress import counting
 
 log = logging.getLogger(__name__)
 
@@ -277,7 +277,11 @@ def download() -> Path:
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=".babi-") as folder:
                 archive = Path(folder) / f"{RELEASE}.tar.gz"
                 with urllib.request.urlopen(url, timeout=TIMEOUT) as reply, archive.open("wb") as file:
-                    shutil.copyfileobj(reply, file)
+                    size = int(reply.headers.get("Content-Length") or 0) or None
+                    with counting("Fetching bAbI", size, "bytes") as advance:
+                        while part := reply.read(1 << 16):
+                            file.write(part)
+                            advance(len(part))
                 _verify(archive)
                 os.replace(archive, target / archive.name)
             return target

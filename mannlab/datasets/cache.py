@@ -6,12 +6,11 @@ import hashlib
 import json
 import logging
 import os
-import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,6 @@ from mannlab.errors import DataError
 log = logging.getLogger(__name__)
 
 Arrays = dict[str, NDArray[Any]]
-Item = TypeVar("Item")
 
 
 def cache_folder() -> Path:
@@ -102,15 +100,3 @@ def keep(path: Path, arrays: Arrays) -> None:
 def fingerprint(*symbols: Sequence[str]) -> str:
     """A short name of lists of symbols: another if any has another number (``Task.fingerprint``)."""
     return hashlib.blake2b(json.dumps([list(known) for known in symbols]).encode(), digest_size=8).hexdigest()
-
-
-def progress(items: Sequence[Item], title: str) -> Iterable[Item]:
-    """``items``, with a progress bar on a terminal (on standard error) and none elsewhere."""
-    return _bar(items, title) if sys.stderr.isatty() else items
-
-
-def _bar(items: Sequence[Item], title: str) -> Iterator[Item]:
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(items, description=title, console=Console(stderr=True), transient=True)

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate, max_pool2d, normalize, pad
 
-from mannlab.datasets.cache import cached, progress
+from mannlab.datasets.cache import cached
 from mannlab.datasets.drawings import DRAWINGS, Drawings
+from mannlab.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def draw(side: int, alphabets: Sequence[Alphabet] = ALPHABETS) -> Drawings:
     """Make the drawings, always the same; see :func:`load`."""
     log.info("Drawing the characters of %d alphabets from fonts; done once.", len(alphabets))
     names, shapes, held_out = [], [], []
-    for alphabet in progress(alphabets, "Drawing characters"):
+    for alphabet in progress(alphabets, "Drawing characters", "alphabets"):
         for code, shape in render(alphabet):
             names.append(f"{alphabet.name}/{code:05x}")
             shapes.append(shape)
@@ -217,7 +218,7 @@ def pen(field: Tensor, side: int) -> NDArray[np.uint8]:
         return 2 * torch.rand(*shape, generator=generator) - 1
 
     images = np.empty((count, DRAWINGS, side, side), np.uint8)
-    for drawing in range(DRAWINGS):
+    for drawing in progress(range(DRAWINGS), "Drawing by hand", "of each character"):
         angle, shear, shift = 0.12 * uniform(count), 0.15 * uniform(count), 0.06 * uniform(count, 2)
         scale = 1.0 + 0.12 * uniform(count, 2)
         rows = [

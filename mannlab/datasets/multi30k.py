@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mannlab.datasets.cache import cache_folder, may_fetch
 from mannlab.errors import DataError
+from mannlab.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def download() -> Path:
         target.mkdir(parents=True, exist_ok=True)
         # A folder of our own, and the files moved at the end: a killed download leaves no half.
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".multi30k-") as folder:
-            for name in SHA256:
+            for name in progress(list(SHA256), "Fetching Multi30k", "files"):
                 (Path(folder) / f"{name}.gz").write_bytes(_fetch(name))
             for name in SHA256:
                 os.replace(Path(folder) / f"{name}.gz", target / f"{name}.gz")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from mannlab.datasets.cache import progress
 from mannlab.datasets.parallel import SPLITS, Pairs, hashed
 from mannlab.errors import ConfigError, choices, require
+from mannlab.progress import progress
 
 LARGEST = 10**12  # above it some languages have no words, or take for ever
 SMALL = 100  # below it are the words that larger numbers are made of: training has them all
@@ -45,7 +45,7 @@ def number_pairs(languages: list[str], pairs: int, largest: int) -> dict[str, Pa
     )
     found = {split: Pairs() for split in SPLITS}
     numbers = _numbers(pairs, largest)
-    for number, split in progress(numbers, "Spelling numbers"):
+    for number, split in progress(numbers, "Spelling numbers", "numbers"):
         one, other = (_spelled(number, language) for language in languages)
         found[split].add(one, other, f"number {number}")
     return found

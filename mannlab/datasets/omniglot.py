@@ -16,9 +16,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from mannlab.datasets.cache import cache_folder, cached, may_fetch, progress
+from mannlab.datasets.cache import cache_folder, cached, may_fetch
 from mannlab.datasets.drawings import DRAWINGS, Drawings
 from mannlab.errors import DataError
+from mannlab.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def read(folder: Path, side: int) -> Drawings:
             drawings[name] = (pictures, part == EVALUATION)
     names = sorted(drawings)
     images = np.empty((len(names), DRAWINGS, side, side), np.uint8)
-    for index in progress(range(len(names)), f"Reading Omniglot from {folder}"):
+    for index in progress(range(len(names)), f"Reading Omniglot from {folder}", "characters"):
         for drawing, data in enumerate(drawings[names[index]][0]):
             try:
                 images[index, drawing] = decode(data, side)

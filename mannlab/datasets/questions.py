@@ -19,6 +19,7 @@ from mannlab.datasets.babi import OnError, Read, Story
 from mannlab.datasets.cache import Arrays, cache_folder, cached, data_folders
 from mannlab.datasets.parallel import hashed
 from mannlab.errors import ConfigError, DataError
+from mannlab.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +173,8 @@ def load_babi(source: Source, size: str, tasks: Sequence[int], on_error: OnError
         digest.update(f"{key}|{len(content)}|".encode() + content)
 
     def build() -> Arrays:
-        reads = {key: babi.parse(content, name, on_error) for key, (name, content) in files.items()}
+        found = progress(list(files.items()), "Reading bAbI", "files")
+        reads = {key: babi.parse(content, name, on_error) for key, (name, content) in found}
         return encode({named(task): (reads[task, "train"], reads[task, "test"]) for task in tasks})
 
     arrays = cached(f"babi-v{VERSION}-{on_error}-{digest.hexdigest()}", build)
@@ -192,7 +194,7 @@ def load_tales(size: str, families: Sequence[str]) -> Corpus:
     count = {"1k": 1000, "10k": 10_000}[size] // tales.QUESTIONS
     reads = {
         family: (Read(tales.make(family, count, "train")), Read(tales.make(family, TEST_STORIES, "test")))
-        for family in families
+        for family in progress(families, "Telling stories", "families")
     }
     return _corpus(Source("generated"), list(families), encode(reads), [])
 

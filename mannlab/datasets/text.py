@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from mannlab.datasets.bpe import train_pairs
 from mannlab.datasets.cache import Arrays, cached, data_folders, fingerprint
 from mannlab.errors import ConfigError, DataError
+from mannlab.progress import waiting
 
 log = logging.getLogger(__name__)
 
 Level = Literal["word", "bpe", "byte"]
 Source = Literal["auto", "wikitext-2", "pydoc", "files"]
 SPLITS = ("train", "val", "test")
-VERSION = 2  # of what is kept in the cache
+VERSION = 3  # of what is kept in the cache
 WIKITEXT = {"train": "train.txt", "val": "valid.txt", "test": "test.txt"}
 # Shares of a text that is not divided yet, in order, so that no part continues into one before it.
 VAL_SHARE = TEST_SHARE = 0.05
@@ -42,6 +43,7 @@ class Corpus:
         words: by split, how many words that is, the end of a line counted as one.
         vocabulary: how many numbers there are.
         fingerprint: of the vocabulary; models with another one do not fit. None for bytes.
+        symbols: what each number stands for; empty for bytes.
     """
 
     source: str
@@ -49,6 +51,7 @@ class Corpus:
     words: dict[str, int]
     vocabulary: int
     fingerprint: str | None
+    symbols: Sequence[str] = ()
 
 
 def where(source: Source, root: str | None) -> tuple[str, Path | None]:
@@ -146,10 +149,17 @@ def corpus(
     name, texts = read(source, root, files)
     content = hashlib.blake2b("\0".join(texts.values()).encode(), digest_size=10).hexdigest()
     make = {"word": _words, "bpe": _pairs, "byte": _bytes}[level]
-    kept = cached(f"text-{content}-{level}-{vocabulary or 0}-{VERSION}", lambda: make(texts, vocabulary))
+
+    def build() -> Arrays:
+        with waiting(f"Cutting {sum(map(len, texts.values())):,} characters of text into tokens ({level})"):
+            return make(texts, vocabulary)
+
+    kept = cached(f"text-{content}-{level}-{vocabulary or 0}-{VERSION}", build)
     words = {split: max(1, len(text.split()) + text.count("\n")) for split, text in texts.items()}
     tokens = {split: kept[split] for split in SPLITS}
-    return Corpus(name, tokens, words, int(kept["vocabulary"]), str(kept.get("fingerprint", "")) or None)
+    symbols = kept["symbols"].tobytes().decode().split("\0") if "symbols" in kept else ()
+    mark = str(kept.get("fingerprint", "")) or None
+    return Corpus(name, tokens, words, int(kept["vocabulary"]), mark, symbols)
 
 
 def _words(texts: dict[str, str], vocabulary: int | None) -> Arrays:
@@ -182,6 +192,8 @@ def _numbered(tokens: Arrays, known: Sequence[str]) -> Arrays:
         **tokens,
         "vocabulary": np.array(len(known), np.int32),
         "fingerprint": np.array(fingerprint(known)),
+        # Not an array of texts, in which each takes as much room as the longest.
+        "symbols": np.frombuffer("\0".join(known).encode(), np.uint8),
     }
 
 

@@ -20,6 +20,7 @@ from mannlab.datasets.cache import Arrays, cached, data_folders
 from mannlab.datasets.number_words import number_pairs
 from mannlab.datasets.parallel import SPLITS, Faults, OnError, Pairs, divide, read_pairs
 from mannlab.errors import ConfigError, DataError, require
+from mannlab.progress import progress, waiting
 
 log = logging.getLogger(__name__)
 
@@ -290,9 +291,11 @@ def _encode(parts: dict[str, Pairs], size: int, lowercase: bool, max_tokens: int
             part.targets = [text.lower() for text in part.targets]
     for split, part in parts.items():
         require(len(part) > 0, f"task.{split}: there is no pair of sentences.", "Give a longer text.")
-    tokenizer = train_pairs([*parts["train"].sources, *parts["train"].targets], size, "task=translation")
+    texts = [*parts["train"].sources, *parts["train"].targets]
+    with waiting(f"Learning byte pairs from {len(texts):,} sentences"):
+        tokenizer = train_pairs(texts, size, "task=translation")
     arrays: Arrays = {"tokenizer": np.frombuffer(tokenizer.to_str().encode(), np.uint8)}
-    for split, part in parts.items():
+    for split, part in progress(list(parts.items()), "Cutting sentences into tokens", "splits"):
         sides = [[one.ids for one in tokenizer.encode_batch(texts)] for texts in (part.sources, part.targets)]
         kept = [k for k in range(len(part)) if _fits(sides, k, max_tokens, part.places[k], faults)]
         require(len(kept) > 0, f"task.{split}: every pair is too long.", f"task.max_tokens is {max_tokens}.")

@@ -108,9 +108,8 @@ class InPlaceMemory(Memory[InPlaceState]):
 
     # ------------------------------------------------------------------ looking inside
 
-    def rows(self, state: InPlaceState) -> Tensor:
-        """The memory's contents, ``[B, N, W]``: a copy, for tests and pictures."""
-        return state.handle.use().contents()
+    def rows(self, state: InPlaceState, slots: Tensor | None = None) -> Tensor:
+        return state.handle.use().contents(slots)
 
     def trace(self, state: InPlaceState) -> dict[str, Tensor]:
         return state.handle.use().traced()
@@ -129,9 +128,6 @@ class InPlaceMemory(Memory[InPlaceState]):
         heads = self.layout.heads
         gates = torch.sigmoid(interface[:, -2 * heads :])
         return {"write_gate": gates[:, :heads], "write_where_read_gate": gates[:, heads:]}
-
-    def contents(self, state: InPlaceState) -> dict[str, Tensor]:
-        return {"rows": self.rows(state)}
 
 
 def check_sizes(layout: Any) -> None:

@@ -159,6 +159,9 @@ class DenseMemory(Memory[DenseState]):
 
         return step
 
+    def rows(self, state: DenseState, slots: Tensor | None = None) -> Tensor:
+        return state.memory if slots is None else state.memory[:, slots]
+
     def trace(self, state: DenseState) -> dict[str, Tensor]:
         reading, writing = state.weights.split([self.read_heads, self.write_heads], dim=1)
         return {"read weights": reading, "write weights": writing}
@@ -168,6 +171,3 @@ class DenseMemory(Memory[DenseState]):
         said = self.fields(interface)
         reading, writing = said.gate.split([self.read_heads, self.write_heads], dim=1)
         return {"read_content_gate": reading, "write_content_gate": writing, "erase": said.erase}
-
-    def contents(self, state: DenseState) -> dict[str, Tensor]:
-        return {"rows": state.memory}

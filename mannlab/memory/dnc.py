@@ -175,6 +175,9 @@ class DNCMemory(Memory[DNCState]):
 
         return DNCCell(state, self._fields, self.deallocation), lambda last: DNCState(*last)
 
+    def rows(self, state: DNCState, slots: Tensor | None = None) -> Tensor:
+        return state.memory if slots is None else state.memory[:, slots]
+
     def trace(self, state: DNCState) -> dict[str, Tensor]:
         return {"read weights": state.reading, "write weights": state.writing.unsqueeze(1)}
 
@@ -191,9 +194,6 @@ class DNCMemory(Memory[DNCState]):
             modes = ("backward_mode", "content_mode", "forward_mode")
             found |= dict(zip(modes, said.modes.unbind(-1), strict=True))
         return found
-
-    def contents(self, state: DNCState) -> dict[str, Tensor]:
-        return {"rows": state.memory}
 
 
 def _content(keys: Tensor, memory: Tensor, strength: Tensor, mask: Tensor | None) -> Tensor:

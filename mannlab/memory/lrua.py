@@ -141,12 +141,12 @@ class LRUAMemory(Memory[LRUAState]):
         cell = LRUACell(*state, fields=self.interface_size, decay=self.decay)
         return cell, lambda last: LRUAState(*last)
 
+    def rows(self, state: LRUAState, slots: Tensor | None = None) -> Tensor:
+        return state.memory if slots is None else state.memory[:, slots]
+
     def trace(self, state: LRUAState) -> dict[str, Tensor]:
         return {"read weights": state.reading, "write weights": state.writing}
 
     def gauges(self, interface: Tensor, state: LRUAState) -> dict[str, Tensor]:
         """How much of what is written goes where the head has just read (the rest: to the least used row)."""
         return {"write_where_read_gate": self.fields(interface).gate}
-
-    def contents(self, state: LRUAState) -> dict[str, Tensor]:
-        return {"rows": state.memory}

@@ -69,6 +69,7 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
     """
 
     feeds_back = False
+    slot_a_step = True
     phase: Tensor
     lowest: Tensor
     waited: Tensor
@@ -187,6 +188,20 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
     def contents(self, state: MemoryNetworkState) -> dict[str, Tensor]:
         """The embeddings of the slots, the newest last: keys of the first hop and values of the last."""
         return {"keys": state.written[:, :, 0], "values": state.written[:, :, -1]}
+
+    def rows_sequence(
+        self,
+        interface: Tensor,
+        state: MemoryNetworkState,
+        slots: Tensor,
+        valid: Tensor | None = None,
+    ) -> Tensor:
+        """The last hop's values at places as in :meth:`trace_sequence`, zeros before they are written."""
+        said = interface[..., -self.width :]
+        values = torch.cat([state.written[:, :, -1], said], dim=1)[:, slots]
+        steps = torch.arange(interface.shape[1], device=slots.device)
+        there = slots <= steps.unsqueeze(1) + state.written.shape[1]
+        return values.unsqueeze(1) * there[:, :, None]
 
     def _part(
         self,

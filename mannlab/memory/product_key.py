@@ -101,7 +101,8 @@ class ProductKeyMemory(Memory[ProductKeyState]):
         )
         self.slots, self.width, self.heads, self.knn = slots, width, heads, knn
         self.score, self.gate, self.shared_values = score, gate, shared_values
-        self.interface_size = heads * key_width + (width if gate else 0)
+        self.query_size = heads * key_width
+        self.interface_size = self.query_size + (width if gate else 0)
         # The mean is taken off anyway: the gradient would be rounding alone, which Adam makes a random walk.
         self.interface_bias = query_norm != "batch"
         self.read_size = width
@@ -112,7 +113,7 @@ class ProductKeyMemory(Memory[ProductKeyState]):
         )
         self.norm: nn.Module | None = None
         if query_norm == "batch":
-            self.norm = QueryNorm(heads * key_width)
+            self.norm = QueryNorm(self.query_size)
         elif query_norm == "layer":
             self.norm = nn.LayerNorm(key_width)
         self.usage = Usage(slots)
@@ -148,13 +149,34 @@ class ProductKeyMemory(Memory[ProductKeyState]):
 
     def read(self, interface: Tensor, valid: Tensor | None = None) -> Tensor:
         """``interface[T, I]`` to reads ``[T, W]``; ``valid[T]`` is 1 for real steps."""
-        said = interface[:, : self.interface_size - (self.width if self.gate else 0)]
-        rows, weights = self.address(said, valid)
+        rows, weights = self.address(interface[:, : self.query_size], valid)
         reads = self.values(rows.flatten(1), weights.flatten(1)).to(interface.dtype)
         if self.observing and not self.training:
             real = slice(None) if valid is None else valid.bool()
             self.usage.add(rows[real], weights[real])
         return reads * silu(interface[:, -self.width :]) if self.gate else reads
+
+    def looks(
+        self, interface: Tensor, state: ProductKeyState, valid: Tensor | None = None
+    ) -> dict[str, Heads]:
+        """As of :class:`Memory`; weights may be anything where the score is no softmax."""
+        said = interface.flatten(0, 1)
+        found = self.address(said[:, : self.query_size], None if valid is None else valid.flatten())
+        rows, weights = (part.unflatten(0, interface.shape[:2]) for part in found)
+        return {"read weights": Heads(weights, self.slots, rows)}
+
+    def rows(self, state: ProductKeyState, slots: Tensor | None = None) -> Tensor | None:
+        """The values, which only training writes; None where they are divided among devices."""
+        if self.values.shards is not None:
+            return None
+        weight = self.values.weight.detach()
+        return (weight if slots is None else weight[slots]).unsqueeze(0)
+
+    def rows_sequence(
+        self, interface: Tensor, state: ProductKeyState, slots: Tensor, valid: Tensor | None = None
+    ) -> Tensor | None:
+        rows = self.rows(state, slots)
+        return None if rows is None else rows.unsqueeze(1).expand(*interface.shape[:2], -1, -1)
 
     def address(self, queries: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Which values each head reads: ``queries[T, H * key_width]`` to rows and weights ``[T, H, k]``."""
@@ -172,13 +194,9 @@ class ProductKeyMemory(Memory[ProductKeyState]):
     def vitals_sequence(
         self, interface: Tensor, state: ProductKeyState, valid: Tensor | None = None
     ) -> Vitals:
-        said = interface.flatten(0, 1)
-        queries = said[:, : self.interface_size - (self.width if self.gate else 0)]
-        rows, weights = self.address(queries, None if valid is None else valid.flatten())
-        lead = interface.shape[:2]
-        looked = Heads(weights.abs().unflatten(0, lead), self.slots, rows.unflatten(0, lead))
+        weights, slots, rows = self.looks(interface, state, valid)["read weights"]
         gates = {"output_gate": torch.sigmoid(interface[..., -self.width :])} if self.gate else {}
-        return Vitals({"read": looked}, gates)
+        return Vitals({"read": Heads(weights.abs(), slots, rows)}, gates)
 
     def contents(self, state: ProductKeyState) -> dict[str, Tensor]:
         """The half-keys: values are too many to look at."""

@@ -16,6 +16,7 @@ from mannlab.contracts import Continuation
 from mannlab.errors import ConfigError, require
 from mannlab.model.mann import MANN
 from mannlab.model.unroll import RunState
+from mannlab.progress import progress
 
 
 class Decoder:
@@ -53,7 +54,7 @@ class Decoder:
         # A beam makes that many rows of a prompt.
         size = max(1, self.batch_size // beam)
         with _at_rest(self.model):
-            for start in range(0, len(order), size):
+            for start in progress(range(0, len(order), size), "Answering freely", "batches"):
                 part = order[start : start + size]
                 given, most = [prompts[i] for i in part], [limits[i] for i in part]
                 more = {} if beam == 1 else {"beam": beam}

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mannlab.contracts import Heads, Memory, Vitals
-from mannlab.model.hosted import MemoryLayer
-from mannlab.model.mann import MANN
 
 NOWHERE = 1e-6  # a head with less weight than this in all looks at nothing
 
@@ -34,18 +30,6 @@ class Health:
 
     def __init__(self) -> None:
         self._tallies: dict[int, _Tally] = {}
-
-    @contextmanager
-    def inside(self, model: MANN) -> Iterator[Health]:
-        """Look on inside the controller, too, where it holds memories."""
-        layers = [part for part in model.modules() if isinstance(part, MemoryLayer)]
-        for layer in layers:
-            layer.watch = self
-        try:
-            yield self
-        finally:
-            for layer in layers:
-                layer.watch = None
 
     def of(self, memory: Memory[Any]) -> dict[str, float]:
         """What was found of a memory, by name with its unit; empty if it shows nothing."""

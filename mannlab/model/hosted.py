@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -38,3 +40,16 @@ class MemoryLayer(nn.Module):
             self.watch.sequence(self.memory, said, self.memory.init_state(len(x)), valid)
         reads, _ = self.memory.sequence(said, self.memory.init_state(len(x)), valid)
         return self.readout(reads)
+
+
+@contextmanager
+def watched(model: nn.Module, watch: Watch) -> Iterator[None]:
+    """Inside, ``watch`` is also shown the memories that are layers of the controller."""
+    layers = [part for part in model.modules() if isinstance(part, MemoryLayer)]
+    for layer in layers:
+        layer.watch = watch
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.watch = None

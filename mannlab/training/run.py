@@ -21,7 +21,14 @@ from mannlab.contracts import Task
 from mannlab.errors import CheckpointError, ConfigError, choices
 from mannlab.model import MANN, assemble
 from mannlab.training.build import check_numbers, duration, instantiate_all, nested
-from mannlab.training.callbacks import Checkpoints, Dashboard, GracefulStop, HyperParameters, StopWhenSolved
+from mannlab.training.callbacks import (
+    Checkpoints,
+    Dashboard,
+    GracefulStop,
+    HyperParameters,
+    Progress,
+    StopWhenSolved,
+)
 from mannlab.training.callbacks.hparams import options_table
 from mannlab.training.callbacks.progress import seconds_allowed
 from mannlab.training.callbacks.stop import Interrupted, keyboard, undisturbed
@@ -387,7 +394,7 @@ def evaluate(config: dict[str, Any], checkpoint: Path, out: Path | None = None) 
     check_data(saved, task, path)
     load_weights(model, saved, path)
     module, data = MannModule(model, task, config), make_data(task, config)
-    trainer = make_trainer(config, path.parent, [], [])
+    trainer = make_trainer(config, path.parent, [Progress()], [])
     trainer.test(module, datamodule=data, verbose=False)
     metrics = dict(module.results)
     main = f"{task.splits('test')[0].stream}/{task.objective.metric}"

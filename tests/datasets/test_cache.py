@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mannlab.datasets import cache
-from mannlab.datasets.cache import cache_folder, cached, progress
+from mannlab.datasets.cache import cache_folder, cached
 from mannlab.errors import DataError
 
 
@@ -77,20 +77,6 @@ def test_two_writers_at_once_do_no_harm(folder):
         done = list(pool.map(lambda _: cached("thing", build), range(32)))
     assert all(arrays["a"].tolist() == [1, 1, 1] for arrays in done)
     assert [path.name for path in folder.iterdir()] == ["thing.npz"]
-
-
-def test_progress_is_silent_away_from_a_terminal(capsys):
-    assert list(progress([1, 2, 3], "Counting")) == [1, 2, 3]
-    assert capsys.readouterr() == ("", "")
-
-
-def test_progress_shows_on_a_terminal(capsys, monkeypatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    assert list(progress([1, 2, 3], "Counting")) == [1, 2, 3]
-    out, error = capsys.readouterr()
-    assert out == ""
-    assert "Counting" in error
 
 
 @pytest.fixture(autouse=True)

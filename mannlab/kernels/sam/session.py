@@ -339,10 +339,11 @@ class Session:
 
     # ------------------------------------------------------------------ looking inside
 
-    def contents(self) -> Tensor:
-        """The memory ``[B, N, W]`` after the last step, copied."""
+    def contents(self, slots: Tensor | None = None) -> Tensor:
+        """The memory ``[B, N, W]`` after the last step, copied; or ``slots`` (``int64[S]``) of it alone."""
         self._go_to(self.time)
-        return torch.as_tensor(self._ready().memory).clone()
+        memory = torch.as_tensor(self._ready().memory)
+        return memory.clone() if slots is None else memory[:, slots]
 
     def traced(self) -> dict[str, Tensor]:
         """Weights of the last step's reads and writes, each ``[B, H, N]``; nothing before the first step."""

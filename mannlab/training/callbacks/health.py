@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 
 from mannlab.contracts import Batch
 from mannlab.model.health import Health
+from mannlab.model.hosted import watched
 from mannlab.training.aside import aside
 from mannlab.training.data import place
 from mannlab.training.tables import divided
@@ -56,8 +57,8 @@ class MemoryHealth(Callback):
 def measured(pl_module: Any, batch: Batch) -> dict[str, float]:
     """Health of all memories on a batch, by name; leaves the model and the random state as they were."""
     health = Health()
-    with aside(pl_module), health.inside(pl_module.model) as watch:
-        pl_module(place(batch, pl_module.device, pl_module.dtype), trace=watch)
+    with aside(pl_module), watched(pl_module.model, health):
+        pl_module(place(batch, pl_module.device, pl_module.dtype), trace=health)
     return {
         f"{name}{suffix}": value
         for memory, suffix in pl_module.model.named_memories()

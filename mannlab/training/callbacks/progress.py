@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback, Timer
@@ -12,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeR
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from mannlab.progress import Advance, clock, counting, disown, own
 from mannlab.training.summary import FILE_ONLY
 
 log = logging.getLogger("mannlab.progress")
@@ -32,12 +35,6 @@ def seconds_allowed(trainer: Any) -> float | None:
     return None
 
 
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds."""
-    whole = int(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
-
-
 class TimeLeft(TimeRemainingColumn):
     """The time to the last step, or what is left of ``trainer.max_time`` where that is less."""
 
@@ -51,13 +48,18 @@ class Progress(Callback):
     """Steps, sequences, loss, the main metric, sequences a second and the time left.
 
     In a terminal: one live line, redrawn at most ``refreshes_per_second`` times. Elsewhere (a file, a
-    batch job): one plain line a validation.
+    batch job): one plain line a validation, and one when nothing was said for ``quiet_seconds``. Tests, and
+    validations in plain lines, count batches (see ``mannlab.progress``).
 
     Args:
         refreshes_per_second: how often the live line may change.
+        quiet_seconds: the longest that training says nothing in plain lines.
     """
 
-    def __init__(self, refreshes_per_second: float = 8.0) -> None:
+    def __init__(self, refreshes_per_second: float = 8.0, quiet_seconds: float = 60.0) -> None:
+        self.quiet = quiet_seconds
+        self._counting = ExitStack()
+        self._advance: Advance = lambda count: None
         self.pause = 1.0 / refreshes_per_second
         self.console = Console(highlight=False, soft_wrap=True)
         self._bar: Bar | None = None
@@ -83,18 +85,55 @@ class Progress(Callback):
         )
         total = trainer.max_steps if trainer.max_steps > 0 else None
         self._line = self._bar.add_task("train", total=total, completed=trainer.global_step, facts="")
+        own(self)
         self._bar.start()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
-        if self._bar is None or time.monotonic() - self._drawn < self.pause:
-            return
-        self._draw(trainer, pl_module, "train")
+        if self._bar is None:
+            if trainer.is_global_zero and time.monotonic() - self._since[0] > self.quiet:
+                self._line_out(trainer, pl_module)
+        elif time.monotonic() - self._drawn >= self.pause:
+            self._draw(trainer, pl_module, "train")
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        if self._bar is None and trainer.is_global_zero:
+            self._count("Validating", trainer.num_val_batches)
 
     def on_validation_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
+        self._advance(1)
         if self._bar is not None and time.monotonic() - self._drawn >= self.pause:
             self._draw(trainer, pl_module, "check")
 
+    def on_test_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            self._count("Testing", trainer.num_test_batches)
+
+    def on_test_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
+        self._advance(1)
+
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
+        self._counted()
+
+    def _count(self, title: str, batches: Sequence[float]) -> None:
+        """Count batches, so many of each set; the line is given back after the last."""
+        left = total = int(sum(batches))
+        advance = self._counting.enter_context(counting(title, total, "batches"))
+
+        def on(count: int) -> None:
+            nonlocal left
+            left -= count
+            advance(count)
+            if left <= 0:
+                self._counted()
+
+        self._advance = on
+
+    def _counted(self) -> None:
+        self._counting.close()
+        self._advance = lambda count: None
+
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        self._counted()
         if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         metric = pl_module.task.objective.watched
@@ -102,6 +141,11 @@ class Progress(Callback):
         self._metric = f"{metric} {value:.4g}" if value is not None else ""
         if self._bar is not None:
             self._draw(trainer, pl_module, "train")
+        else:
+            self._line_out(trainer, pl_module)
+
+    def _line_out(self, trainer: Any, pl_module: Any) -> None:
+        """A plain line."""
         now, seen = time.monotonic(), trainer.datamodule.consumed
         rate = (seen - self._since[1]) / max(1e-9, now - self._since[0])
         self._since = (now, seen)
@@ -164,6 +208,8 @@ class Progress(Callback):
         return (time.monotonic() - self._began[0]) * to_do / (consumed - self._began[1])
 
     def _close(self) -> None:
+        self._counted()
         if self._bar is not None:
+            disown(self)
             self._bar.stop()
             self._bar = None
