@@ -43,8 +43,7 @@ def labels_of(
         said: what came in at each step.
         known: more columns, of all rows.
     """
-    columns = {"row": [str(int(row)) for row in rows]}
-    columns |= {name: [labels[int(row)] for row in rows] for name, labels in known.items()}
+    columns: dict[str, list[str]] = {}
     words = {"read weights": "read", "write weights": "written"}
     for title, weight in weights.items():
         if weight.shape[-1] != total:
@@ -55,7 +54,11 @@ def labels_of(
         columns[f"{word} at step"] = ["never" if t is None else str(t) for t in looked]
         if word == "written" and any(said):
             columns["when this came in"] = ["-" if t is None else said[t] for t in looked]
-    return columns
+    columns |= {name: [labels[int(row)] for row in rows] for name, labels in known.items()}
+    columns["row"] = [str(int(row)) for row in rows]
+    # The projector shows the first column beside the points, until another is chosen.
+    first = ("when this came in", "written at step")
+    return dict(sorted(columns.items(), key=lambda item: [item[0] != name for name in first]))
 
 
 def inputs_said(spec: StreamSpec, batch: Batch) -> list[str]:

@@ -21,7 +21,7 @@ from mannlab.training.run import train
 
 pytestmark = [pytest.mark.slow]
 
-PATIENCE = 90  # seconds: the machine may be busy
+PATIENCE = 120  # seconds: the machine may be busy
 COMMAND = ["task=copy", "trainer.max_steps=6"]
 
 
@@ -103,7 +103,7 @@ def test_the_layout_of_charts_finds_its_curves(board: str) -> None:
     for chart in charts:
         asked = [urllib.parse.quote(tag) for tag in chart["multiline"]["tag"]]
         answers = [ask(f"{board}/data/plugin/custom_scalars/scalars?run=run&tag={tag}") for tag in asked]
-        lines[chart["title"]] = sorted(tag for answer in answers for tag in answer["payload"])
+        lines[chart["title"]] = sorted(tag for answer in answers for tag in answer["tag_to_events"])
     assert all(lines.values()), lines
     assert lines["loss nats"] == ["train/loss_nats", "val/loss_nats"]
     assert "val_memory/erase_percent" in lines["gates and modes, %"]
@@ -159,7 +159,7 @@ def test_points(board: str) -> None:
     labels = f"{board}/data/plugin/projector/metadata?run=run&name={name}"
     with urllib.request.urlopen(labels, timeout=30) as answer:
         lines = answer.read().decode().splitlines()
-    assert lines[0].split("\t") == ["row", "read at step", "written at step", "when this came in"]
+    assert lines[0].split("\t") == ["when this came in", "written at step", "read at step", "row"]
     assert len([line for line in lines if line]) == 9
 
 
@@ -186,15 +186,17 @@ def page(board: str) -> Iterator[Any]:
     ("tab", "texts"),
     [
         ("custom_scalars", ["Learning", "Memory", "loss nats", "slots used, %"]),
-        ("images", ["val/memory content", "val/stream"]),
+        ("images", ["test/memory content", "test/stream"]),
         ("hparams", ["memory.slots", "test/bit_errors_per_sequence"]),
         ("text", ["run/command", "python -m mannlab task=copy"]),
-        ("projector", ["val_memory/rows|test_memory/rows", "Points: 8"]),
+        ("projector", ["2 tensors found", "Points: 8"]),
     ],
 )
 def test_a_browser_shows(board: str, page: Any, tab: str, texts: list[str]) -> None:
     page.goto("about:blank")
     page.goto(f"{board}/#{tab}", wait_until="domcontentloaded")
-    for text in texts:
-        pattern = text if "|" in text else re.escape(text)
-        page.get_by_text(re.compile(pattern)).first.wait_for(state="attached")
+    until = time.monotonic() + PATIENCE
+    # The projector lives in a frame of its own.
+    while missing := [text for text in texts if not any(f.get_by_text(text).count() for f in page.frames)]:
+        assert time.monotonic() < until, f"not shown: {missing}"
+        page.wait_for_timeout(500)

@@ -1,0 +1,130 @@
+"""Loggers by name: files, and services that may or may not be installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
+
+from mannlab.errors import ConfigError
+from mannlab.training import loggers
+from mannlab.training.build import instantiate_all
+from mannlab.training.loggers import TensorBoard, show_figure, show_text
+from mannlab.training.run import train
+
+
+def made(root: Path, name: str, folder: Path, **changes: Any) -> Any:
+    """The logger that ``logger=<name>`` makes."""
+    nodes = yaml.safe_load((root / "conf" / "logger" / f"{name}.yaml").read_text())
+    nodes[name] |= changes
+    (logger,) = instantiate_all(nodes, "logger", save_dir=folder)
+    return logger
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_what_is_not_installed_is_named(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(loggers, "find_spec", lambda module: None)
+    with pytest.raises(ConfigError, match=rf"logger={name}: the package {name} is not installed") as caught:
+        made(root, name, tmp_path)
+    assert f"pip install 'mannlab[{name}]'" in caught.value.hint
+
+
+class Service:
+    """Stands in for a logger's service: keeps what it is told."""
+
+    def __init__(self, *ignored: Any, **given: Any) -> None:
+        self.given, self.told = given, []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **named: self.told.append((name, args, named))
+
+
+@pytest.mark.parametrize(("banned", "offline"), [("1", True), ("0", False)])
+def test_wandb_is_offline_where_networks_are_banned(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, banned: str, offline: bool
+) -> None:
+    monkeypatch.setenv("MANNLAB_OFFLINE", banned)
+    monkeypatch.setattr(loggers, "find_spec", lambda module: module)
+    monkeypatch.setattr(loggers, "WandbLogger", Service)
+    folder = tmp_path / "run"
+    assert made(root, "wandb", folder).given == {
+        "name": "run",
+        "save_dir": folder,
+        "offline": offline,
+        "project": "mannlab",
+    }
+    assert made(root, "wandb", folder, offline=True, group="g").given["group"] == "g"
+
+
+def test_mlflow_stays_in_the_run_folder(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(loggers, "find_spec", lambda module: module)
+    monkeypatch.setattr(loggers, "MLFlowLogger", Service)
+    given = made(root, "mlflow", tmp_path / "run").given
+    assert given["tracking_uri"] == f"sqlite:///{tmp_path / 'run' / 'mlflow.db'}"
+    assert given["artifact_location"] == (tmp_path / "run" / "mlflow").as_uri()
+    assert given["run_name"] == "run"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://there")
+    assert made(root, "mlflow", tmp_path / "run").given["tracking_uri"] == "http://there"
+
+
+def test_pictures_go_where_they_are_taken_and_trouble_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Service()
+    flow = MLFlowLogger.__new__(MLFlowLogger)
+    weights = WandbLogger.__new__(WandbLogger)
+    monkeypatch.setattr(MLFlowLogger, "experiment", service)
+    monkeypatch.setattr(MLFlowLogger, "run_id", "r")
+
+    def refuse(*rest: Any, **named: Any) -> None:
+        raise RuntimeError("no pictures today")
+
+    monkeypatch.setattr(WandbLogger, "log_image", refuse)
+    monkeypatch.setattr(loggers._lenient, "_said", set())
+    path = tmp_path / "a.png"
+    for _ in range(2):
+        show_figure([weights, flow, SimpleNamespace()], "val/stream", None, path, 3)
+    assert [name for name, _, _ in service.told] == ["log_artifact"] * 2
+    assert service.told[0][1] == ("r", str(path), "pictures")
+    assert caplog.text.count("no pictures today") == 1
+    show_text([flow], "run/command", "hello", 0)
+    assert service.told[-1][1] == ("r", "hello", "texts/run_command.md")
+
+
+def test_points_are_replaced_by_later_ones(tmp_path: Path) -> None:
+    board = TensorBoard(tmp_path)
+    board.embedding("val_memory/rows", torch.zeros(2, 3), {"row": ["0", "1"], "read": ["a", "b"]})
+    board.embedding("val_memory/rows", torch.ones(2, 3), {"row": ["0", "1"], "read": ["c", "d"]})
+    board.embedding("val_memory/keys", torch.ones(2, 3), {"row": ["5", "6"]})
+    assert (tmp_path / "projector/val_memory_rows_vectors.tsv").read_text() == "1\t1\t1\n1\t1\t1\n"
+    assert (tmp_path / "projector/val_memory_rows_labels.tsv").read_text() == "row\tread\n0\tc\n1\td\n"
+    assert (tmp_path / "projector/val_memory_keys_labels.tsv").read_text() == "5\n6\n"
+    assert (tmp_path / "projector_config.pbtxt").read_text().count("tensor_name") == 2
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("silent")
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_with_the_real_package(root: Path, tmp_path: Path, settings: Any, name: str) -> None:
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"the package {name} is not installed")
+    nodes = yaml.safe_load((root / "conf" / "logger" / f"{name}.yaml").read_text())
+    if name == "mlflow" and importlib.util.find_spec("sqlalchemy") is None:
+        pytest.skip("mlflow without sqlalchemy has no local database")
+    config = settings({"logger": nodes, "test": True})
+    config["callbacks"]["pictures"] = {"_target_": "mannlab.training.callbacks.Pictures", "min_seconds": 0}
+    summary = train(config, tmp_path / "run")
+    assert summary["status"] == "completed"
+    kept = {"wandb": "wandb/offline-run-*/run-*.wandb", "mlflow": "mlflow.db"}[name]
+    assert list((tmp_path / "run").glob(kept))
