@@ -25,6 +25,7 @@ from mannlab.training.callbacks.progress import seconds_allowed
 from mannlab.training.callbacks.stop import Interrupted, keyboard, undisturbed
 from mannlab.training.checkpoints import (
     CANNOT_WRITE,
+    IDENTITY,
     AtomicCheckpointIO,
     WriteError,
     check_data,
@@ -40,7 +41,7 @@ from mannlab.training.data import StreamData
 from mannlab.training.environment import quiet, seed_everything, set_threads
 from mannlab.training.generalisation import TITLE, generalisation, largest_trained, reached_by
 from mannlab.training.loggers import TensorBoard
-from mannlab.training.module import IDENTITY, MannModule
+from mannlab.training.module import MannModule
 from mannlab.training.summary import FILE, print_results, versions, write_json
 
 __all__ = ["Loaded", "evaluate", "find_checkpoint", "load", "train"]
@@ -360,7 +361,7 @@ def evaluate(config: dict[str, Any], checkpoint: Path, out: Path | None = None) 
     model, task = assemble(config)
     saved = read_checkpoint(path)
     check_data(saved, task, path)
-    load_weights(model, saved, path)
+    load_weights(model, saved, path, config)
     module, data = MannModule(model, task, config), make_data(task, config)
     trainer = make_trainer(config, path.parent, [Progress()], [])
     trainer.test(module, datamodule=data, verbose=False)

@@ -102,10 +102,11 @@ def figures(pl_module: Any, data: Any, split: Split) -> dict[str, Any]:
         pl_module.train(training)
     weights = {title: torch.stack(steps, 1)[0].float().cpu() for title, steps in trace.items()}
     own |= pl_module.task.traced_pictures(weights, batch)
+    segment = pl_module.model.controller.segment
     if own:
-        return own | ({"memory": draw_stream({}, weights)} if weights else {})
+        return own | ({"memory": draw_stream({}, weights, segment)} if weights else {})
     rows = stream_rows(pl_module.task.spec, batch, logits)
-    return {"stream": draw_stream(rows, weights)} if rows or weights else {}
+    return {"stream": draw_stream(rows, weights, segment)} if rows or weights else {}
 
 
 def _own_figures(
