@@ -203,7 +203,9 @@ def conform(value: Any, annotation: Any, key: str) -> Any:
     """
     fitted, ok = _fit(value, annotation)
     if not ok:
-        raise ConfigError(f"{key}: {value!r} is not allowed.", f"allowed: {spell(annotation)}")
+        raise ConfigError(
+            f"{key}: {value!r} is not allowed.", f"allowed: {spell(annotation)}{example(annotation, key)}"
+        )
     return fitted
 
 
@@ -232,10 +234,23 @@ def _fit(value: Any, annotation: Any) -> tuple[Any, bool]:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         return (float(value) if number else value), number
     if annotation is int:
+        if isinstance(value, float) and value.is_integer():
+            return int(value), True  # yaml reads 1e3 as a float
         return value, isinstance(value, int) and not isinstance(value, bool)
     if isinstance(annotation, type):
         return value, isinstance(value, annotation)
     return value, True
+
+
+def example(annotation: Any, key: str) -> str:
+    """How to write a value of a type whose name does not say it, such as ``, such as memory.slots=8``."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        return example(arguments[0], key)
+    shown = {int: "8", float: "0.1", bool: "true"}.get(annotation)
+    if origin in (list, tuple) and arguments and arguments[0] in (int, float):
+        shown = "[10,20]" if arguments[0] is int else "[0.1,0.2]"
+    return f", such as {key}={shown}" if shown else ""
 
 
 def spell(annotation: Any) -> str:

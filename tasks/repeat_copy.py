@@ -64,8 +64,8 @@ class RepeatCopy(Task):
         test_sequences: int = 640,
         curriculum: bool | float | dict[str, Any] | None = None,
     ) -> None:
-        self.lengths = [20] if lengths is None else lengths
-        self.repeats = [20] if repeats is None else repeats
+        self.lengths = [5, 10, 20] if lengths is None else lengths
+        self.repeats = [5, 10, 20] if repeats is None else repeats
         counts = {"bits": bits, "min_length": min_length, "min_repeats": min_repeats, "bucket": bucket}
         counts |= {"val_sequences": val_sequences, "test_sequences": test_sequences}
         counts |= {"lengths": min([1, *self.lengths]), "repeats": min([1, *self.repeats])}

@@ -27,8 +27,8 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     return found
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def pretend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard error, as the test has it now, is a terminal."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
@@ -64,8 +64,10 @@ def test_waiting_says_what_for(time: Time, caplog: pytest.LogCaptureFixture) -> 
     assert caplog.messages == ["Learning ...", "Learning: done in 0:01:01", "Quickly ..."]
 
 
-@pytest.mark.usefixtures("terminal")
-def test_a_line_on_a_terminal(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch)
     caplog.set_level(logging.INFO)
     assert list(progress([1, 2, 3], "Counting", "things")) == [1, 2, 3]
     out, error = capsys.readouterr()
@@ -75,17 +77,20 @@ def test_a_line_on_a_terminal(capsys: pytest.CaptureFixture[str], caplog: pytest
     assert caplog.messages == []
 
 
-@pytest.mark.usefixtures("terminal")
 def test_no_colours_where_none_are_wanted(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pretend(monkeypatch)
     monkeypatch.setenv("NO_COLOR", "1")
     list(progress([1, 2, 3], "Counting"))
-    assert "\x1b[3" not in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "Counting" in error
+    assert "\x1b[3" not in error
+    assert "\x1b[9" not in error
 
 
-@pytest.mark.usefixtures("terminal")
-def test_a_terminal_has_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_terminal_has_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch)
     owner = object()
     own(owner)
     list(progress([1, 2], "Hidden"))

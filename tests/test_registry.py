@@ -140,6 +140,7 @@ def test_build_from_needs_a_name(config: dict[str, Any]) -> None:
     ("value", "annotation", "fitted"),
     [
         (3, int, 3),
+        (1e3, int, 1000),
         (3, float, 3.0),
         (0.5, float, 0.5),
         ("flat", Literal["flat", "conv"], "flat"),
@@ -176,7 +177,9 @@ def test_conform_accepts(value: Any, annotation: Any, fitted: Any) -> None:
     ],
 )
 def test_conform_refuses_and_says_what_is_allowed(value: Any, annotation: Any, allowed: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^memory\.x: .*not allowed\.\nallowed: {allowed}$"):
+    with pytest.raises(
+        ConfigError, match=rf"^memory\.x: .*not allowed\.\nallowed: {allowed}(, such as memory\.x=\S+)?$"
+    ):
         conform(value, annotation, "memory.x")
 
 
@@ -271,3 +274,15 @@ def test_a_named_module_that_takes_a_built_in_name_keeps_its_own_message(folder:
     (folder / "plugin_that_clashes.py").write_text(PLUGIN.format(name="none"))
     with pytest.raises(ConfigError, match=r"twice: by mannlab\.memory\.none and by plugin_that_clashes"):
         registry.load_plugins(["plugin_that_clashes"])
+
+
+def test_a_refusal_shows_how_to_write_it() -> None:
+    for annotation, shown in (
+        (int | None, "x=8"),
+        (list[int], "x=[10,20]"),
+        (float, "x=0.1"),
+        (bool, "x=true"),
+    ):
+        with pytest.raises(ConfigError, match="such as") as error:
+            conform("?", annotation, "memory.x")
+        assert error.value.hint.endswith(f", such as memory.{shown}")

@@ -49,7 +49,7 @@ def look(config: Mapping[str, Any], checkpoint: Path, split: str | None = None, 
     saved = read_checkpoint(checkpoint)
     model, task = assemble(config)
     check_data(saved, task, checkpoint)
-    load_weights(model, saved, checkpoint)
+    load_weights(model, saved, checkpoint, config)
     chosen = find_split(task, split)
     most = chosen.samples
     require(

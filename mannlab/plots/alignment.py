@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -15,7 +16,8 @@ def align(reading: Tensor, writing: Tensor, source: int) -> Tensor:
     """How far each step's reads come from what was written at each step of the source.
 
     A step reads slot n with weight r(n), and an earlier one wrote it with weight w(n): the sum over slots of
-    r(n) w(n), heads averaged, rows scaled so that all earlier steps sum to at most 1.
+    r(n) w(n), rows scaled so that all earlier steps sum to at most 1. Heads count by how far they move: one
+    that stays where it is tells nothing about which step is meant, and would make all of them alike.
 
     Args:
         reading: ``[T, heads, N]``.
@@ -25,10 +27,18 @@ def align(reading: Tensor, writing: Tensor, source: int) -> Tensor:
     Returns:
         ``[T - source, source]`` in [0, 1].
     """
-    read, written = reading.mean(1), writing.mean(1)
+    read, written = moving(reading), moving(writing)
     shares = (read @ written.T).tril(-1)
     shares = shares / shares.sum(1, keepdim=True).clamp_min(1e-9)
     return shares[source:, :source]
+
+
+def moving(weights: Tensor) -> Tensor:
+    """Heads ``[T, heads, N]`` as one, ``[T, N]``, each by how much of its weight moves in a step."""
+    moved = (weights[1:] - weights[:-1]).abs().sum(-1).mean(0) / 2
+    if len(weights) < 2 or float(moved.sum()) <= 0:
+        return weights.mean(1)
+    return torch.einsum("thn,h->tn", weights, moved / moved.sum())
 
 
 def recall(reading: Tensor, writing: Tensor, step: int) -> Tensor:
@@ -52,7 +62,9 @@ def draw_alignment(weights: Tensor, source: Sequence[str], target: Sequence[str]
     axis.set_yticks(np.arange(rows), [_plain(token) for token in target], fontsize=8)
     axis.xaxis.tick_top()
     axis.tick_params(length=2)
-    axis.set_xlabel(f"darkest: {float(weights.max()):.2f}", fontsize=8)
+    axis.set_xlabel(
+        f"share of what is read that was written there; darkest: {float(weights.max()):.2f}", fontsize=8
+    )
     if title:
         axis.set_title(_plain(title), fontsize=9, loc="right")
     return figure

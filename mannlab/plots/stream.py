@@ -17,7 +17,7 @@ FAINT = 0.25  # a head whose weights are nowhere above it would look blank
 TOUCHED = 0.05
 
 
-def draw_stream(rows: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Figure:
+def draw_stream(rows: Mapping[str, Tensor], weights: Mapping[str, Tensor], segment: int = 1) -> Figure:
     """Rows of grey squares over time: 0 is white, 1 is black, everywhere.
 
     Args:
@@ -26,6 +26,7 @@ def draw_stream(rows: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Fi
             the stretch that heads touched is shown and its size said (where it goes on past the last slot,
             slot 0 is marked); a head that looks everywhere at once has a scale of its own, and its darkest
             value beside it.
+        segment: steps that share one step of the memory; more than 1: lines between them.
     """
     panels = [(title, row.T.numpy(), 0, 0, 1.0) for title, row in rows.items()]
     first, last = touched(weights)
@@ -50,6 +51,8 @@ def draw_stream(rows: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Fi
     axes = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True, height_ratios=heights))
     for axis, panel in zip(axes, panels, strict=True):
         _panel(axis, *panel)
+        for step in range(segment, steps, segment) if segment > 1 else []:
+            axis.axvline(step - 0.5, color="#8a94a3", linewidth=0.7)
     axes[-1].set_xlabel("time step", fontsize=9)
     axes[-1].tick_params(bottom=True, labelbottom=True)
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))

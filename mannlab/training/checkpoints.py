@@ -207,6 +207,8 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+IDENTITY = ("controller", "memory", "task", "model")
+
 # How the same numbers are made is no part of what they are.
 _MEANS = ("model.backend", "model.checkpoint_every")
 
@@ -219,14 +221,7 @@ def check_same(
     Raises:
         CheckpointError: some keys of ``groups`` differ; the message names them with both values.
     """
-    old = flat({group: dict(saved.get(group) or {}) for group in groups})
-    new = flat({group: dict(wanted.get(group) or {}) for group in groups})
-    missing = object()
-    lines = [
-        f"  {key}: {_say(old, key)} in the checkpoint, {_say(new, key)} here"
-        for key in sorted((old.keys() | new.keys()) - set(_MEANS))
-        if old.get(key, missing) != new.get(key, missing)
-    ]
+    lines = differences(saved, wanted, groups)
     if lines:
         raise CheckpointError(
             f"{path} is of another configuration:\n" + "\n".join(lines),
@@ -234,15 +229,38 @@ def check_same(
         )
 
 
+def differences(saved: Mapping[str, Any], wanted: Mapping[str, Any], groups: tuple[str, ...]) -> list[str]:
+    """A line for each option of ``groups`` that is another one in a checkpoint."""
+    old = flat({group: dict(saved.get(group) or {}) for group in groups})
+    new = flat({group: dict(wanted.get(group) or {}) for group in groups})
+    missing = object()
+    return [
+        f"  {key}: {_say(old, key)} in the checkpoint, {_say(new, key)} here"
+        for key in sorted((old.keys() | new.keys()) - set(_MEANS))
+        if old.get(key, missing) != new.get(key, missing)
+    ]
+
+
 def _say(tree: Mapping[str, Any], key: str) -> str:
     return repr(tree[key]) if key in tree else "(not set)"
 
 
-def load_weights(model: torch.nn.Module, checkpoint: Mapping[str, Any], path: Path) -> None:
+def load_weights(
+    model: torch.nn.Module,
+    checkpoint: Mapping[str, Any],
+    path: Path,
+    config: Mapping[str, Any] | None = None,
+) -> None:
     """Put a checkpoint's weights into a model, every one of them.
 
+    Args:
+        model: built by ``config``.
+        checkpoint: what :func:`read_checkpoint` gave.
+        path: where it lies.
+        config: to name the options that differ from the checkpoint's.
+
     Raises:
-        CheckpointError: names or shapes differ; the message lists them.
+        CheckpointError: names or shapes differ; the message lists the options that may be why, else these.
     """
     prefix = "model."
     weights = {
@@ -254,6 +272,12 @@ def load_weights(model: torch.nn.Module, checkpoint: Mapping[str, Any], path: Pa
         for key in sorted(weights.keys() | own.keys())
         if key not in weights or key not in own or weights[key].shape != own[key].shape
     ]
+    changed = differences(checkpoint["hyper_parameters"], config, IDENTITY) if lines and config else []
+    if changed:
+        raise CheckpointError(
+            f"{path} was trained with other options, and its weights do not fit:\n" + "\n".join(changed),
+            "Leave alone what weights depend on: sizes of the memory, the controller and the task's symbols.",
+        )
     if lines:
         more = f"\n  ... and {len(lines) - 12} more" if len(lines) > 12 else ""
         raise CheckpointError(

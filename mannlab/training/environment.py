@@ -23,6 +23,8 @@ NOISE = (
     r".*It is recommended to use `self\.log.*",
     r".*Experiment logs directory .* exists and is not empty.*",
     r".*Checkpoint directory .* exists and is not empty.*",
+    # After a run with trainer.max_time, resumed without one.
+    r".*Please add the following callbacks: \['Timer'\].*",
     r".*Starting from v1\.9\.0, `tensorboardX`.*",
     r".*TypedStorage is deprecated.*",
     r".*Found \d+ module\(s\) in eval mode at the start of training.*",

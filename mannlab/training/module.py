@@ -22,7 +22,7 @@ from mannlab.model import MANN, backend
 from mannlab.model.decode import Decoder
 from mannlab.training.build import instantiate
 from mannlab.training.carried import Carried
-from mannlab.training.checkpoints import check_data
+from mannlab.training.checkpoints import IDENTITY, check_data
 from mannlab.training.data import EVALUATION_SEED, IGNORED
 from mannlab.training.instruments import Instruments
 from mannlab.training.resume import mark_step, restore_random
@@ -38,8 +38,6 @@ from mannlab.training.tables import (
 )
 
 log = logging.getLogger(__name__)
-
-IDENTITY = ("controller", "memory", "task", "model")
 
 
 class Ratio(Metric):

@@ -42,7 +42,7 @@ class Predictor:
         saved = read_checkpoint(checkpoint)
         model, self.task = assemble(config)
         check_data(saved, self.task, checkpoint)
-        load_weights(model, saved, checkpoint)
+        load_weights(model, saved, checkpoint, config)
         trainer = config.get("trainer") or {}
         on_gpu = trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
         model = model.to("cuda" if on_gpu else "cpu")

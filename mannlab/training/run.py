@@ -34,6 +34,7 @@ from mannlab.training.callbacks.progress import seconds_allowed
 from mannlab.training.callbacks.stop import Interrupted, keyboard, undisturbed
 from mannlab.training.checkpoints import (
     CANNOT_WRITE,
+    IDENTITY,
     AtomicCheckpointIO,
     WriteError,
     check_data,
@@ -49,7 +50,7 @@ from mannlab.training.data import StreamData
 from mannlab.training.environment import quiet, seed_everything, set_threads
 from mannlab.training.generalisation import TITLE, generalisation, largest_trained, reached_by
 from mannlab.training.loggers import close
-from mannlab.training.module import IDENTITY, MannModule
+from mannlab.training.module import MannModule
 from mannlab.training.summary import (
     FILE,
     FILE_ONLY,
@@ -392,7 +393,7 @@ def evaluate(config: dict[str, Any], checkpoint: Path, out: Path | None = None) 
     model, task = assemble(config)
     saved = read_checkpoint(path)
     check_data(saved, task, path)
-    load_weights(model, saved, path)
+    load_weights(model, saved, path, config)
     module, data = MannModule(model, task, config), make_data(task, config)
     trainer = make_trainer(config, path.parent, [Progress()], [])
     trainer.test(module, datamodule=data, verbose=False)

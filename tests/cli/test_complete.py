@@ -47,6 +47,8 @@ def test_our_own_commands(complete: Callable[[str], set[str]], tmp_path: Path) -
     assert complete("mannlab eval run=outputs/") == {"run=outputs/copy/"}
     assert complete("mannlab eval outputs/c") == {"outputs/copy/"}
     assert complete("mannlab eval ck") == {"ckpt=best", "ckpt=last"}
+    assert complete("mannlab inspect s") == {"sample=", "split=", "steps="}
+    assert complete("mannlab insp") == {"inspect"}
     assert complete("mannlab list mem") == {"memory"}
 
 

@@ -18,6 +18,17 @@ def test_reads_lead_back_to_writes() -> None:
     assert torch.allclose(found, torch.tensor([[0, 0, 1.0], [1, 0, 0], [0, 0.5, 0]]))
 
 
+def test_a_head_that_stays_where_it_is_does_not_count() -> None:
+    moves = torch.eye(6).unsqueeze(1)
+    stays = torch.zeros(6, 1, 6)
+    stays[:, 0, 0] = 1
+    writing = torch.cat([moves, stays], 1)
+    reading = torch.zeros(6, 1, 6)
+    reading[3, 0, 2] = reading[4, 0, 0] = reading[5, 0, 1] = 1
+    assert torch.equal(align(reading, writing, 3), align(reading, moves, 3))
+    assert torch.isfinite(align(stays, stays, 3)).all()
+
+
 def test_nothing_comes_from_the_future_or_from_nothing() -> None:
     found = align(torch.ones(5, 2, 4), torch.rand(5, 2, 4), source=2)
     assert (found.sum(1) <= 1 + 1e-6).all()

@@ -27,6 +27,13 @@ def test_every_row_and_every_head_has_a_panel_on_a_fixed_scale() -> None:
     assert torch.allclose(torch.as_tensor(shown.data), weights["read weights"][:, 0].T)
 
 
+def test_segments_are_parted_by_lines() -> None:
+    rows, weights = {"input": torch.rand(7, 3)}, {"read weights": torch.rand(7, 1, 10)}
+    for axis in draw_stream(rows, weights, segment=3).axes:
+        assert [line.get_xdata()[0] for line in axis.lines] == [2.5, 5.5]
+    assert not draw_stream(rows, weights).axes[0].lines
+
+
 def test_one_step_and_one_row_can_be_drawn() -> None:
     figure = draw_stream({"input": torch.ones(1, 1)}, {})
     figure.savefig(io.BytesIO(), format="png")

@@ -78,7 +78,8 @@ def test_a_sample_depends_on_its_index_alone(bucket, split):
 
 def test_test_sets_double_one_size_each():
     splits = {split.label: split for split in make(test_sequences=10).splits("test")}
-    assert list(splits) == ["", "length_20", "repeats_20"]
+    sizes = (5, 10, 20)
+    assert list(splits) == ["", *(f"length_{n}" for n in sizes), *(f"repeats_{n}" for n in sizes)]
     for label, size in (("length_20", (20, 10)), ("repeats_20", (10, 20))):
         lengths, repeats = make().sizes(splits[label], DRAWS, 0, 2)
         assert (lengths[0], repeats[0]) == size

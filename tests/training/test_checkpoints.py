@@ -159,6 +159,17 @@ def test_weights_must_fit() -> None:
     assert "bias: [3] in the checkpoint, missing in this configuration" in str(caught.value)
 
 
+def test_options_are_named_rather_than_weights() -> None:
+    weights = {f"model.{k}": v for k, v in nn.Linear(2, 3).state_dict().items()}
+    saved = {"state_dict": weights, "hyper_parameters": {"memory": {"width": 3}}}
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(nn.Linear(2, 4), saved, Path("x"), {"memory": {"width": 4}})
+    assert "memory.width: 3 in the checkpoint, 4 here" in caught.value.what
+    assert "bias" not in caught.value.what
+    with pytest.raises(CheckpointError, match="bias"):
+        load_weights(nn.Linear(2, 4), saved, Path("x"), {"memory": {"width": 3}})
+
+
 def test_a_run_without_a_checkpoint_cannot_be_gone_on_with(tmp_path: Path) -> None:
     for name, said in (("run", "ckpt_path={}"), ("a=b", "'ckpt_path=\"{}\"'")):
         folder = tmp_path / name

@@ -132,12 +132,12 @@ def looked(pl_module: Any, data: Any, split: Split) -> Look:
 
 def figures(pl_module: Any, look: Look) -> dict[str, Any]:
     """Figures of what was seen, by title."""
-    own = dict(look.own)
+    own, segment = dict(look.own), pl_module.model.controller.segment
     if own:
-        own |= {"memory": draw_stream({}, look.weights)} if look.weights else {}
+        own |= {"memory": draw_stream({}, look.weights, segment)} if look.weights else {}
     else:
         rows = stream_rows(pl_module.task.spec, look.batch, look.logits)
-        own |= {"stream": draw_stream(rows, look.weights)} if rows or look.weights else {}
+        own |= {"stream": draw_stream(rows, look.weights, segment)} if rows or look.weights else {}
     return own
 
 
