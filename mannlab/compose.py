@@ -13,7 +13,7 @@ from typing import Any
 from mannlab import registry
 from mannlab.errors import ConfigError
 
-LONGEST_FOLDER = 80
+LONGEST_FOLDER = 60
 
 _published: list[tuple[str, str]] = []
 
@@ -141,13 +141,15 @@ def label(task: Mapping[str, Any]) -> str:
 
 
 def folder(overrides: Sequence[str]) -> str:
-    """A sweep job's folder: its overrides in characters that shells and Hydra leave alone."""
+    """A sweep job's folder: its overrides in characters that shells and Hydra leave alone, and their hash."""
     kept = [word for word in overrides if not re.match(r"\+*hydra[./]", word)]
-    full = "_".join(_safe(word.lstrip("+~")) for word in kept) or "job"
-    if len(full) <= LONGEST_FOLDER:
-        return full
-    digest = hashlib.blake2b(" ".join(kept).encode(), digest_size=4).hexdigest()
-    return f"{full[: LONGEST_FOLDER - 9].rstrip('-_.')}-{digest}"
+    full = "_".join(_safe(_rounded(word.lstrip("+~"))) for word in kept) or "job"
+    digest = hashlib.blake2b(" ".join(kept).encode(), digest_size=3).hexdigest()
+    return f"{full[: LONGEST_FOLDER - 7].rstrip('-_.')}-{digest}"
+
+
+def _rounded(word: str) -> str:
+    return re.sub(r"\d+\.\d{4,}(e-?\d+)?", lambda found: f"{float(found[0]):.4g}", word)
 
 
 def _safe(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,12 +70,13 @@ class Loaded:
     config: dict[str, Any]
 
 
-def train(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+def train(config: dict[str, Any], run_dir: Path, also: Sequence[Any] = ()) -> dict[str, Any]:
     """Train, test, and write down what came out.
 
     Args:
         config: the whole configuration, as plain containers.
         run_dir: an existing or new folder for everything that the run leaves.
+        also: callbacks besides those of the configuration.
 
     Returns:
         The summary, also in ``run_dir/summary.json``.
@@ -85,7 +86,7 @@ def train(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     """
     began = time.monotonic()
     run_dir = Path(run_dir).resolve()
-    run = _Run(config, run_dir)
+    run = _Run(config, run_dir, also)
     try:
         run.prepare()
         with keyboard():
@@ -107,8 +108,8 @@ def train(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
 class _Run:
     """What :func:`train` holds between its steps."""
 
-    def __init__(self, config: dict[str, Any], run_dir: Path) -> None:
-        self.config, self.run_dir = config, run_dir
+    def __init__(self, config: dict[str, Any], run_dir: Path, also: Sequence[Any] = ()) -> None:
+        self.config, self.run_dir, self.also = config, run_dir, also
         self.status = "completed"
         self.error: str | None = None
         self.stopped_by: str | None = None
@@ -133,7 +134,7 @@ class _Run:
             step = int(saved.get("global_step", 0))
         self.module = MannModule(self.model, self.task, self.config | {"version": versions()["mannlab"]})
         self.data = make_data(self.task, self.config)
-        self.callbacks = instantiate_all(self.config.get("callbacks"), "callbacks")
+        self.callbacks = [*instantiate_all(self.config.get("callbacks"), "callbacks"), *self.also]
         loggers = instantiate_all(self.config.get("logger"), "logger", save_dir=self.run_dir)
         for callback in self.callbacks:
             if isinstance(callback, HyperParameters):

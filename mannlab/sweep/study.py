@@ -1,0 +1,343 @@
+"""A search by Optuna: each job is a trial, told to the study as it goes.
+
+The study lies in a journal in the sweep's folder, so that it goes on after whatever ended it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mannlab import compose, registry
+from mannlab.errors import ConfigError, require
+from mannlab.sweep import start
+from mannlab.sweep.composition import Composition
+from mannlab.sweep.devices import needs, shared
+from mannlab.sweep.jobs import PRUNED
+from mannlab.sweep.options import TARGET, Options, Search
+from mannlab.sweep.record import DONE, Job, Sweep
+
+JOURNAL = "optuna.log"
+EXAMPLE = (
+    'Give several values or a range, such as "optimizer.lr=tag(log,interval(1e-4,1e-2))" memory=dense,none.'
+)
+
+
+# ---------------------------------------------------------------------- the space
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from ``low`` to ``high``, both included.
+
+    Attributes:
+        step: between neighbours, or None for all numbers.
+        whole: whole numbers only.
+        log: as likely between 1 and 10 as between 10 and 100.
+    """
+
+    low: float
+    high: float
+    step: float | None = None
+    whole: bool = False
+    log: bool = False
+
+    def suggest(self, trial: Any, name: str) -> str:
+        """The value of a trial, as an override."""
+        if self.whole:
+            step = 1 if self.step is None else int(self.step)
+            return str(trial.suggest_int(name, int(self.low), int(self.high), step=step, log=self.log))
+        return repr(float(trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values, written as overrides."""
+
+    values: tuple[str, ...]
+
+    def suggest(self, trial: Any, name: str) -> str:
+        """The value of a trial, as an override."""
+        return str(trial.suggest_categorical(name, self.values))
+
+
+def split(arguments: Sequence[str], more: Mapping[str, Any]) -> tuple[dict[str, Range | Choice], list[str]]:
+    """What is to be searched, by key, and the overrides that all jobs share.
+
+    Args:
+        arguments: of the command line.
+        more: ``sweep.search.space``: key to what would stand behind the ``=``.
+
+    Raises:
+        ConfigError: nothing is to be searched, or a range is impossible.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    given = {word.partition("=")[0]: word for word in arguments}
+    words = [f"{key}={value}" for key, value in more.items() if key not in given] + list(arguments)
+    space: dict[str, Range | Choice] = {}
+    common = []
+    for one in OverridesParser.create().parse_overrides(words):
+        if one.is_sweep_override():
+            space[one.get_key_element()] = _dimension(one)
+        else:
+            common.append(str(one.input_line))
+    require(bool(space), "sweep=optuna: nothing is to be searched.", EXAMPLE)
+    return space, common
+
+
+def _dimension(one: Any) -> Range | Choice:
+    from hydra.core.override_parser.types import IntervalSweep, RangeSweep
+
+    value, key = one.value(), one.get_key_element()
+    log = "log" in (getattr(value, "tags", None) or ())
+    if isinstance(value, IntervalSweep):
+        whole = isinstance(value.start, int) and isinstance(value.end, int)
+        return _checked(Range(value.start, value.end, None, whole, log), key)
+    if isinstance(value, RangeSweep) and not log:
+        # A range of Hydra's ends before its stop.
+        steps = math.ceil(round((value.stop - value.start) / value.step, 9)) - 1
+        high = value.start + steps * value.step
+        whole = all(isinstance(number, int) for number in (value.start, value.stop, value.step))
+        return _checked(Range(value.start, high, value.step, whole), key)
+    return Choice(tuple(one.sweep_string_iterator()))
+
+
+def _checked(found: Range, key: str) -> Range:
+    good = found.low <= found.high and not (found.log and found.low <= 0)
+    require(
+        good,
+        f"{key}: from {found.low:g} to {found.high:g} there is nothing to search.",
+        "Give the smaller number first; with tag(log,...) both must be above 0.",
+    )
+    return found
+
+
+# ---------------------------------------------------------------------- Optuna's parts
+
+
+def optuna() -> Any:
+    """The package.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import optuna as package
+    except ImportError as error:
+        raise ConfigError(
+            "sweep=optuna: the package optuna is not installed.", 'pip install "mannlab[optuna]"'
+        ) from error
+    package.logging.set_verbosity(package.logging.WARNING)
+    return package
+
+
+def sampler_of(search: Search) -> Any:
+    """What ``sweep.search.sampler`` names."""
+    samplers = optuna().samplers
+    if isinstance(search.sampler, Mapping):
+        return _made(search.sampler, "sweep.search.sampler")
+    if search.sampler == "random":
+        return samplers.RandomSampler(seed=search.seed)
+    if search.sampler == "cmaes":
+        _importable("cmaes", "sweep.search.sampler=cmaes")
+        return samplers.CmaEsSampler(seed=search.seed, n_startup_trials=search.startup_trials)
+    if search.sampler == "gp":
+        _importable("scipy", "sweep.search.sampler=gp")
+        return samplers.GPSampler(seed=search.seed, n_startup_trials=search.startup_trials)
+    # constant_liar: jobs that run at the same time keep away from each other.
+    return samplers.TPESampler(seed=search.seed, n_startup_trials=search.startup_trials, constant_liar=True)
+
+
+def pruner_of(search: Search) -> Any:
+    """What ``sweep.search.pruner`` names."""
+    pruners = optuna().pruners
+    if isinstance(search.pruner, Mapping):
+        return _made(search.pruner, "sweep.search.pruner")
+    if search.pruner in (None, "none"):
+        return pruners.NopPruner()
+    if search.pruner == "hyperband":
+        return pruners.HyperbandPruner(min_resource=max(1, search.warmup_steps))
+    if search.pruner == "halving":
+        return pruners.SuccessiveHalvingPruner(min_resource=max(1, search.warmup_steps))
+    return pruners.MedianPruner(search.startup_trials, search.warmup_steps)
+
+
+def _importable(package: str, key: str) -> None:
+    from importlib.util import find_spec
+
+    require(find_spec(package) is not None, f"{key}: {package} is not installed.", f"pip install {package}")
+
+
+def _made(node: Mapping[str, Any], key: str) -> Any:
+    from mannlab.training.build import instantiate
+
+    require(TARGET in node, f"{key}._target_: missing.", "Name a class by its dotted path.")
+    return instantiate(node, key)
+
+
+def storage_of(sweep: Sweep) -> Any:
+    """A journal in the sweep's folder, or what ``sweep.search.storage`` names."""
+    package, search = optuna(), sweep.options.search
+    if search is not None and search.storage:
+        return search.storage
+    backend = package.storages.journal.JournalFileBackend(str(sweep.folder / JOURNAL))
+    return package.storages.JournalStorage(backend)
+
+
+# ---------------------------------------------------------------------- the source of jobs
+
+
+class Study:
+    """Trials as jobs.
+
+    Args:
+        sweep: its record; jobs in it that have no result yet are run first.
+        composition: how a job's configuration is made.
+        space: what is searched.
+        direction: ``"minimize"`` or ``"maximize"``.
+        again: jobs of an earlier attempt to go on with.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        composition: Composition,
+        space: Mapping[str, Range | Choice],
+        direction: str,
+        again: Sequence[Job] = (),
+    ) -> None:
+        assert sweep.options.search is not None
+        self.sweep, self.composition, self.space = sweep, composition, space
+        self.search = sweep.options.search
+        self.total: int | None = self.search.trials
+        self.waiting = list(again)
+        self.study = optuna().create_study(
+            storage=storage_of(sweep),
+            study_name=self.search.study_name,
+            direction=direction,
+            sampler=sampler_of(self.search),
+            pruner=pruner_of(self.search),
+            load_if_exists=True,
+        )
+        self.trials: dict[int, Any] = {}
+        self._reported: dict[int, int] = {}
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Give up trials that never became a job; tell of jobs that ended while nobody looked."""
+        state = optuna().trial.TrialState
+        known = {job.trial: job for job in self.sweep.jobs}
+        for trial in self.study.get_trials(deepcopy=False, states=(state.RUNNING,)):
+            if trial.number not in known:
+                self.study.tell(trial.number, state=state.FAIL)
+            elif known[trial.number] not in self.waiting:
+                self.ended(known[trial.number])
+
+    def plan(self) -> list[Job]:
+        """As many jobs as there will be, all like one that is given nothing."""
+        config = compose.plain(_without_hydra(self.composition.compose([])))
+        processes, gpus = needs(config, shared(self.sweep.options.devices))
+        threads = config.get("threads") if isinstance(config.get("threads"), int) else None
+        left = self.search.trials - len(self.sweep.jobs) + len(self.waiting)
+        example = Job(0, self.sweep.folder, [], processes=processes, gpus=gpus, threads=threads)
+        return [replace(example, number=number) for number in range(max(0, left))]
+
+    def next(self) -> Job | None:
+        """A job of before, or a new trial."""
+        if self.waiting:
+            return self.waiting.pop(0)
+        if len(self.sweep.jobs) >= self.search.trials:
+            return None
+        trial = self.study.ask()
+        swept = [f"{key}={one.suggest(trial, key)}" for key, one in self.space.items()]
+        number = len(self.sweep.jobs)
+        config = self.composition.compose(swept)
+        common = [word for word in self.sweep.common if word not in swept]
+        job = start.make_job(self.sweep, config, swept, common, number, f"{number:03d}_")
+        job.trial, self.trials[trial.number] = trial.number, trial
+        return job
+
+    def _trial(self, job: Job) -> Any:
+        if job.trial not in self.trials:
+            found = self.study.get_trials(deepcopy=False)[job.trial]
+            self.trials[job.trial or 0] = optuna().trial.Trial(self.study, found._trial_id)
+        return self.trials[job.trial or 0]
+
+    def hopeless(self, job: Job, pulse: dict[str, Any]) -> bool:
+        """Report what a job measured; whether the pruner gives it up."""
+        trial = self._trial(job)
+        for step, value in pulse.get("history") or []:
+            if step > self._reported.get(job.number, -1):
+                trial.report(value, step)
+                self._reported[job.number] = step
+                if trial.should_prune():
+                    return True
+        return False
+
+    def ended(self, job: Job) -> None:
+        """Tell the study what came of it; what was interrupted is left open."""
+        state, value = optuna().trial.TrialState, job.value
+        if job.status == PRUNED:
+            self.study.tell(job.trial, state=state.PRUNED, skip_if_finished=True)
+        elif job.status in DONE and value is not None and math.isfinite(value):
+            self.study.tell(job.trial, value, skip_if_finished=True)
+        elif job.status != "interrupted":
+            self.study.tell(job.trial, state=state.FAIL, skip_if_finished=True)
+
+
+def _without_hydra(config: Any) -> Any:
+    from omegaconf import open_dict
+
+    with open_dict(config):
+        config.pop("hydra")
+    return config
+
+
+# ---------------------------------------------------------------------- a search
+
+
+def complete(options: Options) -> Options:
+    """With the defaults of a search where none were given (``hydra/sweeper=optuna`` alone)."""
+    return options if options.search is not None else replace(options, search=Search())
+
+
+def check(options: Options, composition: Composition) -> None:
+    """Refuse what cannot work before anything is left on the disk.
+
+    Raises:
+        ConfigError: the package is missing, or the configuration is wrong.
+    """
+    assert options.search is not None
+    optuna(), sampler_of(options.search), pruner_of(options.search)
+    compose.plain(_without_hydra(composition.compose([])))
+
+
+def direction_of(search: Search, config: Mapping[str, Any]) -> str:
+    """``"minimize"`` or ``"maximize"``: as given, or as the task's main metric wants it."""
+    if search.direction != "auto":
+        return search.direction
+    task = config["task"]
+    cls = registry.get("task", task["name"])
+    objective: Any = getattr(cls, "objective", None)
+    if objective is None:
+        objective = registry.build("task", **dict(task)).objective
+    return "maximize" if objective.mode == "max" else "minimize"
+
+
+def run(
+    sweep: Sweep, composition: Composition, space: Mapping[str, Range | Choice], again: Sequence[Job] = ()
+) -> dict[str, Any]:
+    """Search; returns what was best, as Hydra's sweepers do."""
+    assert sweep.options.search is not None
+    config = compose.plain(_without_hydra(composition.compose([])))
+    direction = direction_of(sweep.options.search, config)
+    source = Study(sweep, composition, space, direction, again)
+    start.carry_out(sweep, source)
+    state = optuna().trial.TrialState
+    if not source.study.get_trials(deepcopy=False, states=(state.COMPLETE,)):
+        return {}
+    best = source.study.best_trial
+    return {"name": "optuna", "best_evaluated_params": best.params, "best_evaluated_result": best.value}
