@@ -47,6 +47,9 @@ def run(folder: Path) -> int:
         if jobs.read_json(folder / jobs.SUMMARY).get("status") in DONE:
             errors.say(f"{folder} is finished already")
             return 0
+        if jobs.PARENT in os.environ and jobs.asked_to_stop(folder):
+            # Before it had begun.
+            return errors.INTERRUPTED
         jobs.fresh(folder)
         with guarded():
             return _train(folder)
@@ -104,7 +107,7 @@ def _logging(folder: Path) -> None:
         config = OmegaConf.merge(OmegaConf.load(folder / CONFIG), config)
         with open_dict(config):
             OmegaConf.update(config, "hydra.runtime.output_dir", str(folder), force_add=True)
-        configure_log(config.hydra.job_logging, config.hydra.verbose)  # type: ignore[union-attr]
+        configure_log(config.hydra.job_logging, config.hydra.verbose)
     logs.console()
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -48,5 +49,20 @@ class Composition:
         given = [*self.overrides, *overrides]
         if self.folders:
             given.append(f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in self.folders)}]")
-        with initialize_config_dir(self.config_dir, **compose.hydra_base()):
+        with aside(), initialize_config_dir(self.config_dir, **compose.hydra_base()):
             return composed(self.config_name, overrides=given, return_hydra_config=True)
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Inside, Hydra is as if it had not been started: a sweep composes in the midst of Hydra's own run."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().clear()
+        if outer is not None:
+            GlobalHydra.instance().initialize(outer)

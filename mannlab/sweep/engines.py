@@ -106,7 +106,7 @@ class Local(Engine):
         self.pinned = bool(self.devices)
         self.room = 1 if options.jobs == "auto" else int(options.jobs)
         self._free = list(self.devices)
-        self._used: dict[int, tuple[Process, list[str]]] = {}
+        self._used: dict[int, tuple[Handle, list[str]]] = {}
 
     def plan(self, waiting: list[Job]) -> None:
         for job in waiting:
@@ -131,9 +131,7 @@ class Local(Engine):
         return not (self.pinned and job.gpus) or len(set(self._free)) >= job.gpus
 
     def start(self, job: Job) -> Handle:
-        environment = jobs.clean(os.environ)
-        environment[jobs.GRACE] = str(self.options.grace_seconds)
-        environment |= devices.share(job.threads or self.options.threads, self.room, job.processes)
+        environment = devices.share(job.threads or self.options.threads, self.room, job.processes)
         taken: list[str] = []
         if self.pinned and job.gpus:
             # A device may be in the list twice, for two jobs.
@@ -141,10 +139,15 @@ class Local(Engine):
             for name in taken:
                 self._free.remove(name)
             environment[devices.VISIBLE] = ",".join(taken)
-        handle = Process(spawn(job.folder, environment))
+        handle = self.launch(job, environment)
         handle.where = f"GPU {','.join(taken)}" if taken else ""
         self._used[job.number] = (handle, taken)
         return handle
+
+    def launch(self, job: Job, environment: dict[str, str]) -> Handle:
+        """Start its process with an environment that goes over the present one."""
+        more = {jobs.GRACE: str(self.options.grace_seconds), **environment}
+        return Process(spawn(job.folder, jobs.clean(os.environ) | more))
 
     def _release(self) -> None:
         for number, (handle, taken) in list(self._used.items()):

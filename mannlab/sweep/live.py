@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mannlab.sweep import jobs
@@ -28,10 +29,8 @@ def describe(overrides: Sequence[str], width: int = 60) -> str:
     """Overrides in few characters: the last part of each key, numbers with four digits."""
     parts = []
     for key, value in settings(overrides).items():
-        try:
+        with suppress(ValueError):
             value = value if value.lstrip("-").isdigit() else f"{float(value):.4g}"
-        except ValueError:
-            pass
         parts.append(f"{key.rpartition('.')[2]}={value}")
     text = " ".join(parts) or "(no overrides)"
     return text if len(text) <= width else text[: width - 1] + "…"
@@ -187,7 +186,6 @@ def view(room: int) -> View:
     """What suits the terminal; rich heeds NO_COLOR."""
     from rich.console import Console
 
-    console = Console(highlight=False)
-    return (
-        Live(console, room) if console.is_terminal else View(Console(highlight=False, soft_wrap=True), room)
-    )
+    if Console().is_terminal:
+        return Live(Console(highlight=False), room)
+    return View(Console(highlight=False, soft_wrap=True), room)

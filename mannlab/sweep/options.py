@@ -97,7 +97,7 @@ class Options:
 
 
 def _known(given: Mapping[str, Any], cls: type, key: str) -> None:
-    known = [one.name for one in fields(cls)]  # type: ignore[arg-type]
+    known = [one.name for one in fields(cls)]
     for name in given:
         if name not in known:
             raise ConfigError(

@@ -74,7 +74,7 @@ def engine_of(options: Options, folder: Path) -> Engine:
         return Local(options)
     from mannlab.sweep import clusters
 
-    return (clusters.Ray if options.engine == "ray" else clusters.Submitit)(options, folder)
+    return clusters.ENGINES[options.engine](options, folder)
 
 
 def carry_out(sweep: Sweep, source: Source) -> None:
@@ -126,7 +126,7 @@ def make_job(
         hydra = OmegaConf.create({"hydra": config.pop("hydra")})
     plain = compose.plain(config)
     plain.pop("sweep", None)
-    processes, gpus = devices.needs(plain, devices.shared(sweep.options.devices))
+    processes, gpus = devices.needs(plain, places(sweep.options))
     (folder / ".hydra").mkdir(parents=True)
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
     (folder / "config.yaml").write_text(text, encoding="utf-8")
@@ -135,6 +135,12 @@ def make_job(
     threads = plain.get("threads")
     fixed = threads if isinstance(threads, int) else None
     return Job(number, folder, swept, processes=processes, gpus=gpus, threads=fixed)
+
+
+def places(options: Options) -> list[str]:
+    """The GPUs that jobs are shared out to; what a cluster has is not known here."""
+    here = options.engine in ("local", "submitit_local")
+    return devices.shared(options.devices) if here else ["of the cluster"]
 
 
 def _free(folder: Path) -> Path:

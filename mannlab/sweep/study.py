@@ -14,7 +14,7 @@ from mannlab import compose, registry
 from mannlab.errors import ConfigError, require
 from mannlab.sweep import start
 from mannlab.sweep.composition import Composition
-from mannlab.sweep.devices import needs, shared
+from mannlab.sweep.devices import needs
 from mannlab.sweep.jobs import PRUNED
 from mannlab.sweep.options import TARGET, Options, Search
 from mannlab.sweep.record import DONE, Job, Sweep
@@ -94,14 +94,15 @@ def _dimension(one: Any) -> Range | Choice:
     value, key = one.value(), one.get_key_element()
     log = "log" in (getattr(value, "tags", None) or ())
     if isinstance(value, IntervalSweep):
-        whole = isinstance(value.start, int) and isinstance(value.end, int)
-        return _checked(Range(value.start, value.end, None, whole, log), key)
+        low, high = value.start or 0, value.end or 0
+        return _checked(Range(low, high, None, isinstance(low, int) and isinstance(high, int), log), key)
     if isinstance(value, RangeSweep) and not log:
         # A range of Hydra's ends before its stop.
-        steps = math.ceil(round((value.stop - value.start) / value.step, 9)) - 1
-        high = value.start + steps * value.step
-        whole = all(isinstance(number, int) for number in (value.start, value.stop, value.step))
-        return _checked(Range(value.start, high, value.step, whole), key)
+        start, stop, step = value.start or 0, value.stop or 0, value.step
+        steps = math.ceil(round((stop - start) / step, 9)) - 1
+        high = start + steps * step
+        whole = all(isinstance(number, int) for number in (start, stop, step))
+        return _checked(Range(start, high, step, whole), key)
     return Choice(tuple(one.sweep_string_iterator()))
 
 
@@ -239,7 +240,7 @@ class Study:
     def plan(self) -> list[Job]:
         """As many jobs as there will be, all like one that is given nothing."""
         config = compose.plain(_without_hydra(self.composition.compose([])))
-        processes, gpus = needs(config, shared(self.sweep.options.devices))
+        processes, gpus = needs(config, start.places(self.sweep.options))
         threads = config.get("threads") if isinstance(config.get("threads"), int) else None
         left = self.search.trials - len(self.sweep.jobs) + len(self.waiting)
         example = Job(0, self.sweep.folder, [], processes=processes, gpus=gpus, threads=threads)

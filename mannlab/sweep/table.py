@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mannlab.sweep import jobs
@@ -84,16 +85,21 @@ def report(sweep: Sweep) -> None:
         console.print(Text(f"{words:<12}{what}"))
 
 
+def shown(path: Path) -> str:
+    """A path as it is typed in the present folder."""
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+
+
 def next_steps(sweep: Sweep) -> list[tuple[str, str]]:
     """What to look at, and what to type."""
-    found = [("sweep", str(sweep.folder))]
+    found = [("sweep", shown(sweep.folder))]
     first = next((job for job in ranked(sweep.jobs) if job.status in DONE and job.value is not None), None)
     if first is not None and len(sweep.jobs) > 1:
-        found.append(("best", f"python -m mannlab eval {shlex.quote(str(first.folder))}"))
+        found.append(("best", f"python -m mannlab eval {shown(first.folder)}"))
     failed = next((job for job in sweep.jobs if job.status == FAILED), None)
     if failed is not None:
-        found.append(("why failed", f"less {shlex.quote(str(failed.folder / jobs.LOG))}"))
+        found.append(("why failed", f"less {shown(failed.folder / jobs.LOG)}"))
     if sweep.unfinished() or sweep.status == INTERRUPTED:
-        found.append(("the rest", f"python -m mannlab resume {shlex.quote(f'sweep={sweep.folder}')}"))
-    found.append(("watch", f"tensorboard --logdir {shlex.quote(str(sweep.folder))}"))
+        found.append(("the rest", f"python -m mannlab resume sweep={shown(sweep.folder)}"))
+    found.append(("watch", f"tensorboard --logdir {shown(sweep.folder)}"))
     return found

@@ -63,7 +63,7 @@ class Pulse(Callback):
         self._beat(trainer, pl_module, "check")
 
     def _earlier(self, step: int) -> list[tuple[int, float]]:
-        """What the part of this run before a resume had measured. Not in the checkpoint, which fits runs without a pulse."""
+        """What this run had measured before it was resumed; checkpoints fit runs without a pulse."""
         with suppress(OSError, ValueError, KeyError, TypeError):
             found = json.loads((self.folder / PROGRESS).read_text(encoding="utf-8"))["history"]
             return [(int(at), float(value)) for at, value in found if at <= step]
