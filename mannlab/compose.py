@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
@@ -30,6 +31,13 @@ def hydra_base() -> dict[str, str]:
     import hydra
 
     return {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+
+
+def find_launcher() -> None:
+    """Let Hydra find our launcher and sweepers: other Hydra programs do not see their folder."""
+    folder = str(Path(__file__).resolve().parent / "_hydra")
+    if folder not in sys.path:
+        sys.path.append(folder)
 
 
 # ---------------------------------------------------------------------- plugins

@@ -18,7 +18,7 @@ from mannlab.errors import MannlabError, choices
 
 INTERRUPTED = 130
 FULL_ERROR = "HYDRA_FULL_ERROR"
-COMMANDS = ("train", "eval", "list", "help")
+COMMANDS = ("train", "eval", "resume", "list", "help")
 HYDRAS_KEYS = ("hydra", "_self_")
 CANNOT_WRITE = (
     errno.EACCES,

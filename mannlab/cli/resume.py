@@ -12,6 +12,7 @@ from mannlab.sweep import child, jobs, start, table
 from mannlab.sweep.composition import Composition
 from mannlab.sweep.options import Options
 from mannlab.sweep.record import FILE, INTERRUPTED, RUNNING, Job, Lock, Sweep
+from mannlab.sweep.space import split
 
 USAGE = """usage: mannlab resume sweep=FOLDER [failed=keep] [sweep.jobs=2 ...]
        mannlab resume run=FOLDER
@@ -123,7 +124,7 @@ def again(found: Sweep, failed: bool) -> None:
 
     composition = Composition(**found.composition)
     composition.prepare()
-    space, _ = study.split(composition.space, search.space)
+    space, _ = split(composition.space, search.space)
     study.run(found, composition, space, waiting)
 
 

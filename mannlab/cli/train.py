@@ -128,10 +128,7 @@ def check_recipe(arguments: Sequence[str]) -> None:
 
 def start_hydra(arguments: list[str], outcome: Outcome) -> None:
     """Hand over to Hydra; ``outcome`` says afterwards how a single run ended."""
-    # Our launcher is found by this program only: other Hydra programs do not see this folder.
-    launcher = str(Path(__file__).resolve().parents[1] / "_hydra")
-    if launcher not in sys.path:
-        sys.path.append(launcher)
+    compose.find_launcher()
     compose.register_resolvers()
     compose.publish(arguments)
     check_recipe(arguments)

@@ -38,6 +38,7 @@ class Composition:
     def prepare(self) -> None:
         """Make plugins and resolvers known, in a program that has not done so."""
         os.chdir(self.where)
+        compose.find_launcher()
         compose.register_resolvers()
         compose.publish([*self.overrides, *(f"--config-dir={folder}" for folder in self.folders)])
 

@@ -94,6 +94,21 @@ def run_jobs(sweep: Sweep, waiting: Sequence[Job]) -> None:
     carry_out(sweep, Listed(waiting))
 
 
+def remove_unbegun(folder: Path) -> None:
+    """Remove a sweep that was refused before any job of it started, wherever it lies in the end."""
+    present = _current[0] if _current else None
+    if present is not None and any(job.attempts for job in present.jobs):
+        return
+    for found in {folder.resolve(), present.folder if present is not None else folder.resolve()}:
+        if found.is_dir() and not (found / FILE).exists() and (present is not None or _only_hydras(found)):
+            shutil.rmtree(found, ignore_errors=True)
+    take()
+
+
+def _only_hydras(folder: Path) -> bool:
+    return {path.name for path in folder.iterdir()} <= {"multirun.yaml"}
+
+
 # ---------------------------------------------------------------------- folders of jobs
 
 

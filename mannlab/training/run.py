@@ -39,7 +39,7 @@ from mannlab.training.checkpoints import (
 from mannlab.training.data import StreamData
 from mannlab.training.environment import quiet, seed_everything, set_threads
 from mannlab.training.generalisation import TITLE, generalisation, largest_trained, reached_by
-from mannlab.training.loggers import TensorBoard
+from mannlab.training.loggers import Table, TensorBoard
 from mannlab.training.module import IDENTITY, MannModule
 from mannlab.training.summary import FILE, print_results, versions, write_json
 
@@ -145,6 +145,10 @@ class _Run:
         if self.trainer.is_global_zero:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             keep_config(self.config, self.run_dir)
+            if self.resumed is not None and self.resumed.parent.parent == self.run_dir:
+                for logger in loggers:
+                    if isinstance(logger, (Table, TensorBoard)):
+                        logger.go_on(step)
             if self.resumed is not None:
                 say_resumed(self.resumed, step, self.trainer.max_steps)
 

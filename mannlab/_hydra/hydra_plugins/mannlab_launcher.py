@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
@@ -19,6 +20,7 @@ from mannlab.sweep import start
 from mannlab.sweep.composition import Composition
 from mannlab.sweep.options import Options
 from mannlab.sweep.record import Job, Sweep
+from mannlab.sweep.space import split
 
 # Hydra's own options that concern the sweep and not its jobs.
 OF_THE_SWEEP = ("hydra.mode", "hydra.sweep", "hydra.run.dir", "hydra.launcher", "hydra/launcher")
@@ -26,11 +28,12 @@ OF_THE_SWEEPER = ("hydra.sweeper", "hydra/sweeper")
 
 
 # Dictionaries: Hydra executes this module before it is in sys.modules, where dataclasses look for it.
-for group, name, cls in (
-    ("hydra/launcher", "mannlab", "MannlabLauncher"),
-    ("hydra/sweeper", "optuna", "OptunaSweeper"),
+for group, name, cls, more in (
+    ("hydra/launcher", "mannlab", "MannlabLauncher", {}),
+    ("hydra/sweeper", "mannlab", "GridSweeper", {"max_batch_size": None, "params": None}),
+    ("hydra/sweeper", "optuna", "OptunaSweeper", {}),
 ):
-    node = {"_target_": f"hydra_plugins.mannlab_launcher.{cls}"}
+    node = {"_target_": f"hydra_plugins.mannlab_launcher.{cls}", **more}
     ConfigStore.instance().store(group=group, name=name, node=node, provider="mannlab")
 
 
@@ -117,6 +120,21 @@ class MannlabLauncher(Launcher):
         return returned
 
 
+class GridSweeper(BasicSweeper):
+    """Every combination of the values given. Leaves nothing behind when a configuration is refused."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        assert self.config is not None
+        try:
+            return super().sweep(arguments)
+        except Exception:
+            start.remove_unbegun(Path(str(self.config.hydra.sweep.dir)))
+            raise
+
+    def validate_batch_is_legal(self, batch: Any) -> None:
+        """The launcher composes every job before the first one starts."""
+
+
 class OptunaSweeper(Sweeper):
     """Chooses the values of each job by what came of those before."""
 
@@ -132,14 +150,18 @@ class OptunaSweeper(Sweeper):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         options = study.complete(options_of(self.config))
         assert options.search is not None
-        space, common = study.split(arguments, options.search.space)
+        space, common = split(arguments, options.search.space)
         shared = [word for word in common if not of_sweep(word)]
         composition = composition_of(self.config, shared)
         composition.space = [word for word in arguments if word not in common]
         study.check(options, composition)
         sweep = begin(self.config)
         sweep.options, sweep.common, sweep.composition = options, shared, composition.plain()
-        best = study.run(sweep, composition, space)
+        try:
+            best = study.run(sweep, composition, space)
+        except Exception:
+            start.remove_unbegun(sweep.folder)
+            raise
         if sweep.by_user:
             raise KeyboardInterrupt
         return best
