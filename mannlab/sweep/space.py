@@ -9,7 +9,7 @@ from typing import Any
 
 from mannlab.errors import require
 
-EXAMPLE = (
+EXAMPLE = 'Give values or a range: "optimizer.lr=tag(log,interval(1e-4,1e-2))" memory=dense,none.'
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,6 @@ from mannlab.sweep.record import DONE, Job, Sweep
 from mannlab.sweep.space import Space
 
 JOURNAL = "optuna.log"
-    'Give several values or a range, such as "optimizer.lr=tag(log,interval(1e-4,1e-2))" memory=dense,none.'
-)
 
 
 # ---------------------------------------------------------------------- Optuna's parts
@@ -237,9 +235,7 @@ def direction_of(search: Search, config: Mapping[str, Any]) -> str:
     return "maximize" if objective.mode == "max" else "minimize"
 
 
-def run(
-    sweep: Sweep, composition: Composition, space: Space, again: Sequence[Job] = ()
-) -> dict[str, Any]:
+def run(sweep: Sweep, composition: Composition, space: Space, again: Sequence[Job] = ()) -> dict[str, Any]:
     """Search; returns what was best, as Hydra's sweepers do."""
     assert sweep.options.search is not None
     config = compose.plain(_without_hydra(composition.compose([])))
