@@ -144,6 +144,8 @@ def _explain(job: Job, stopped: str) -> None:
     last = tail(job.folder / LOG)
     said = str(job.summary.get("error") or "")
     why = f"The process ended with exit code {job.code} before it could say why."
+    words = next((line.strip() for line in reversed(last) if line.strip()), "")
+    why += f" The last line of its log: {words}" if words else ""
     job.error = stopped or said or why
     with suppress(OSError):
         job.traceback = (job.folder / TRACEBACK).read_text(encoding="utf-8")
