@@ -34,7 +34,7 @@ def launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     """The launcher's node, which the program's own plugin puts there."""
     from hydra.core.config_store import ConfigStore
 
-    for group, named in (("launcher", "mannlab"), ("sweeper", "mannlab"), ("sweeper", "optuna")):
+    for group, named in (("launcher", "mannlab"), ("sweeper", "optuna")):
         ConfigStore.instance().store(group=f"hydra/{group}", name=named, node={"_target_": "x"})
 
 

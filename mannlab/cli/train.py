@@ -72,6 +72,9 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         interrupted = True
         errors.say("interrupted")
+    except Exception:
+        start.remove_unbegun()
+        raise
     finally:
         finished = start.take()
         if finished is not None:

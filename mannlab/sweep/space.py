@@ -28,6 +28,11 @@ class Range:
     whole: bool = False
     log: bool = False
 
+    @property
+    def example(self) -> str:
+        """One value."""
+        return str(self.low)
+
     def suggest(self, trial: Any, name: str) -> str:
         """The value of a trial, as an override."""
         if self.whole:
@@ -41,6 +46,11 @@ class Choice:
     """One of several values, written as overrides."""
 
     values: tuple[str, ...]
+
+    @property
+    def example(self) -> str:
+        """One value."""
+        return self.values[0]
 
     def suggest(self, trial: Any, name: str) -> str:
         """The value of a trial, as an override."""

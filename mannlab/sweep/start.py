@@ -19,6 +19,12 @@ from mannlab.sweep.schedule import Listed, Schedule, Source
 
 _current: list[Sweep] = []
 _locks: list[Lock] = []
+_expected: list[Path] = []
+
+
+def expect(folder: Path) -> None:
+    """Note the folder that Hydra is going to make for a sweep."""
+    _expected[:] = [folder.resolve()]
 
 
 def begin(folder: Path, options: Options, chosen: bool = False) -> Sweep:
@@ -61,6 +67,7 @@ def take() -> Sweep | None:
     """The sweep that ran, if one did; its folder is free from now on."""
     while _locks:
         _locks.pop().free()
+    _expected.clear()
     return _current.pop() if _current else None
 
 
@@ -94,19 +101,16 @@ def run_jobs(sweep: Sweep, waiting: Sequence[Job]) -> None:
     carry_out(sweep, Listed(waiting))
 
 
-def remove_unbegun(folder: Path) -> None:
-    """Remove a sweep that was refused before any job of it started, wherever it lies in the end."""
+def remove_unbegun() -> None:
+    """Remove the folders of a sweep that was refused before any job of it started."""
     present = _current[0] if _current else None
     if present is not None and any(job.attempts for job in present.jobs):
         return
-    for found in {folder.resolve(), present.folder if present is not None else folder.resolve()}:
-        if found.is_dir() and not (found / FILE).exists() and (present is not None or _only_hydras(found)):
+    for found in {*_expected, *([present.folder] if present is not None else [])}:
+        ours = present is not None and found == present.folder
+        if found.is_dir() and (ours or {path.name for path in found.iterdir()} <= {"multirun.yaml"}):
             shutil.rmtree(found, ignore_errors=True)
     take()
-
-
-def _only_hydras(folder: Path) -> bool:
-    return {path.name for path in folder.iterdir()} <= {"multirun.yaml"}
 
 
 # ---------------------------------------------------------------------- folders of jobs

@@ -212,7 +212,7 @@ def complete(options: Options) -> Options:
     return options if options.search is not None else replace(options, search=Search())
 
 
-def check(options: Options, composition: Composition) -> None:
+def check(options: Options, composition: Composition, space: Space) -> None:
     """Refuse what cannot work before anything is left on the disk.
 
     Raises:
@@ -220,7 +220,8 @@ def check(options: Options, composition: Composition) -> None:
     """
     assert options.search is not None
     optuna(), sampler_of(options.search), pruner_of(options.search)
-    compose.plain(_without_hydra(composition.compose([])))
+    example = [f"{key}={one.example}" for key, one in space.items()]
+    compose.plain(_without_hydra(composition.compose(example)))
 
 
 def direction_of(search: Search, config: Mapping[str, Any]) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
@@ -15,6 +14,7 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
 from mannlab import compose
+from mannlab.cli import errors
 from mannlab.errors import ConfigError
 from mannlab.sweep import start
 from mannlab.sweep.composition import Composition
@@ -28,13 +28,13 @@ OF_THE_SWEEPER = ("hydra.sweeper", "hydra/sweeper")
 
 
 # Dictionaries: Hydra executes this module before it is in sys.modules, where dataclasses look for it.
-for group, name, cls, more in (
-    ("hydra/launcher", "mannlab", "MannlabLauncher", {}),
-    ("hydra/sweeper", "mannlab", "GridSweeper", {"max_batch_size": None, "params": None}),
-    ("hydra/sweeper", "optuna", "OptunaSweeper", {}),
+for group, name, cls in (
+    ("hydra/launcher", "mannlab", "MannlabLauncher"),
+    ("hydra/sweeper", "optuna", "OptunaSweeper"),
 ):
-    node = {"_target_": f"hydra_plugins.mannlab_launcher.{cls}", **more}
+    node = {"_target_": f"hydra_plugins.mannlab_launcher.{cls}"}
     ConfigStore.instance().store(group=group, name=name, node=node, provider="mannlab")
+MANY = 20  # jobs, to be told that it takes a while
 
 
 def of_sweep(word: str) -> bool:
@@ -76,6 +76,7 @@ class MannlabLauncher(Launcher):
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
         self.config, self.context = config, hydra_context
+        start.expect(Path(str(config.hydra.sweep.dir)))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()
@@ -84,6 +85,8 @@ class MannlabLauncher(Launcher):
             self.sweep = begin(self.config)
         common = self._common()
         self.sweep.common = [word for word in common.values() if not of_sweep(word)]
+        if len(job_overrides) > MANY:
+            errors.say(f"preparing {len(job_overrides)} jobs")
         found = [
             self._prepare(list(overrides), initial_job_idx + index, common)
             for index, overrides in enumerate(job_overrides)
@@ -120,21 +123,6 @@ class MannlabLauncher(Launcher):
         return returned
 
 
-class GridSweeper(BasicSweeper):
-    """Every combination of the values given. Leaves nothing behind when a configuration is refused."""
-
-    def sweep(self, arguments: list[str]) -> Any:
-        assert self.config is not None
-        try:
-            return super().sweep(arguments)
-        except Exception:
-            start.remove_unbegun(Path(str(self.config.hydra.sweep.dir)))
-            raise
-
-    def validate_batch_is_legal(self, batch: Any) -> None:
-        """The launcher composes every job before the first one starts."""
-
-
 class OptunaSweeper(Sweeper):
     """Chooses the values of each job by what came of those before."""
 
@@ -143,6 +131,7 @@ class OptunaSweeper(Sweeper):
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
         self.config = config
+        start.expect(Path(str(config.hydra.sweep.dir)))
 
     def sweep(self, arguments: list[str]) -> Any:
         from mannlab.sweep import study
@@ -154,14 +143,10 @@ class OptunaSweeper(Sweeper):
         shared = [word for word in common if not of_sweep(word)]
         composition = composition_of(self.config, shared)
         composition.space = [word for word in arguments if word not in common]
-        study.check(options, composition)
+        study.check(options, composition, space)
         sweep = begin(self.config)
         sweep.options, sweep.common, sweep.composition = options, shared, composition.plain()
-        try:
-            best = study.run(sweep, composition, space)
-        except Exception:
-            start.remove_unbegun(sweep.folder)
-            raise
+        best = study.run(sweep, composition, space)
         if sweep.by_user:
             raise KeyboardInterrupt
         return best
