@@ -49,7 +49,7 @@ def counts(sweep: Sweep, total: int | None) -> str:
 
 
 def time_left(sweep: Sweep, running: Sequence[Running], total: int | None, room: int) -> float | None:
-    """Seconds to the end of the sweep, as jobs took so far; None before the first one ended."""
+    """Seconds to the end of the sweep, by what jobs say and what others took; None before one has ended."""
     took = [job.seconds for job in sweep.jobs if job.status in DONE]
     if not took:
         return None
@@ -57,8 +57,12 @@ def time_left(sweep: Sweep, running: Sequence[Running], total: int | None, room:
     known = len(sweep.jobs) if total is None else max(total, len(sweep.jobs))
     waiting = known - len(sweep.jobs) + sum(job.status == WAITING for job in sweep.jobs)
     now = time.monotonic()
-    to_do = waiting * each + sum(max(0.0, each - one.before - (now - one.began)) for one in running)
-    return to_do / max(1, min(room, waiting + len(running)))
+    lefts = []
+    for one in running:
+        said = one.pulse.get("left")
+        lefts.append(max(0.0, each - one.before - (now - one.began)) if said is None else float(said))
+    at_once = max(1, min(room, waiting + len(running)))
+    return max([(waiting * each + sum(lefts)) / at_once, *lefts])
 
 
 class View:

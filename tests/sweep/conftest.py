@@ -25,7 +25,8 @@ if "seed=3" in given:
     print("out of luck", file=sys.stderr)
     os._exit(9)
 def write(status):
-    environment = {k: v for k, v in os.environ.items() if "RANK" in k or k.startswith(("PL_", "HYDRA", "SLURM"))}
+    traces = ("PL_", "HYDRA", "SLURM")
+    environment = {k: v for k, v in os.environ.items() if "RANK" in k or k.startswith(traces)}
     limits = {k: os.environ.get(k) for k in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MANNLAB_CORES")}
     value = len(given) + float(dict(word.split("=", 1) for word in given).get("optimizer.lr", 0))
     summary = {"status": status, "steps": 3, "given": given, "environment": environment, "limits": limits,

@@ -1,4 +1,4 @@
-"""A sweep through the program's door: processes of their own, failures noted, nothing left of what is refused."""
+"""A sweep through the program's door: processes of their own, failures noted, refusals clean."""
 
 from __future__ import annotations
 
@@ -86,9 +86,8 @@ def test_a_failed_job_ends_the_others_when_asked_to(
 def test_flags_and_options_of_hydras_reach_the_jobs(children: Children, tmp_path: Path) -> None:
     (tmp_path / "more" / "memory").mkdir(parents=True)
     (tmp_path / "more" / "memory" / "mine.yaml").write_text("name: dense\nslots: 3\n")
-    folder = children(
-        "memory=mine", "hydra.verbose=true", "hydra.sweep.dir=outputs/sweeps/x", "--config-dir=more"
-    )
+    more = ("hydra.verbose=true", "hydra.sweep.dir=outputs/sweeps/x", "--config-dir=more")
+    folder = children("memory=mine", *more)
     (job,) = folder.glob("memory-mine-*")
     assert yaml.safe_load((job / "config.yaml").read_text())["memory"] == {"name": "dense", "slots": 3}
     assert yaml.safe_load((job / ".hydra" / "hydra.yaml").read_text())["hydra"]["verbose"] is True
