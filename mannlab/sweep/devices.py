@@ -75,7 +75,7 @@ def needs(config: Mapping[str, Any], found: list[str]) -> tuple[int, int]:
             f"sweep.devices={list(devices)}.",
         )
     everything = devices in ("auto", -1, "-1", None)
-    count = (len(found) if on_gpu else 1) if everything else _count(devices)
+    count = (len(set(found)) if on_gpu else 1) if everything else _count(devices)
     return max(1, count), count if on_gpu else 0
 
 
