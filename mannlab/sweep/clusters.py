@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,18 +32,20 @@ class Remote:
 
     Attributes:
         folder: of the job.
+        arguments: of the worker's own Python.
         environment: besides what the worker has.
         grace: seconds to save in, when the cluster wants the machine back.
     """
 
     folder: str
+    arguments: list[str]
     environment: dict[str, str] = field(default_factory=dict)
     grace: float = 60
 
     def __call__(self) -> int:
         """Run it; returns its exit code."""
         environment = jobs.clean(os.environ) | self.environment | {jobs.GRACE: str(self.grace)}
-        self._process = spawn(Path(self.folder), environment)
+        self._process = spawn(Path(self.folder), environment, [sys.executable, *self.arguments])
         return self._process.wait()
 
     def checkpoint(self) -> Any:
@@ -54,7 +57,14 @@ class Remote:
             process.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(self.grace)
-        return submitit.helpers.DelayedSubmission(Remote(self.folder, self.environment, self.grace))
+        return submitit.helpers.DelayedSubmission(
+            Remote(self.folder, self.arguments, self.environment, self.grace)
+        )
+
+
+def remote_of(job: Job, environment: dict[str, str], options: Options) -> Remote:
+    """A job for a worker."""
+    return Remote(str(job.folder), jobs.command(job.folder)[1:], environment, options.grace_seconds)
 
 
 def package(name: str) -> Any:
@@ -133,7 +143,7 @@ class SubmititLocal(Local):
         self.executor = executor(options, folder, "local")
 
     def launch(self, job: Job, environment: dict[str, str]) -> Handle:
-        remote = Remote(str(job.folder), environment, self.options.grace_seconds)
+        remote = remote_of(job, environment, self.options)
         return Submitted(self.executor.submit(remote), job.folder, "")
 
 
@@ -149,7 +159,7 @@ class Slurm(Engine):
         each = int(self.options.options.get("cpus_per_task") or 1) // job.processes
         threads = max(1, each) if self.options.threads == "auto" else self.options.threads
         environment = devices.share(job.threads or threads, 1, job.processes)
-        submitted = self.executor.submit(Remote(str(job.folder), environment, self.options.grace_seconds))
+        submitted = self.executor.submit(remote_of(job, environment, self.options))
         return Submitted(submitted, job.folder, f"slurm {submitted.job_id}")
 
 
@@ -224,11 +234,8 @@ class Ray(Engine):
     def start(self, job: Job) -> Handle:
         threads = max(1, int(self.cpus) // job.processes)
         threads = threads if self.options.threads == "auto" else self.options.threads
-        remote = Remote(
-            str(job.folder),
-            devices.share(job.threads or threads, 1, job.processes),
-            self.options.grace_seconds,
-        )
+        environment = devices.share(job.threads or threads, 1, job.processes)
+        remote = remote_of(job, environment, self.options)
         settings = {"num_cpus": self.cpus, "num_gpus": self._gpus(job), "max_retries": 0, **self.more}
         reference = self.ray.remote(_call).options(**settings).remote(remote)
         return RayTask(self.ray, reference, job.folder)

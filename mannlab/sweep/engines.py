@@ -83,11 +83,11 @@ class Process(Handle):
             os.killpg(self.process.pid, signal.SIGKILL)
 
 
-def spawn(folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def spawn(folder: Path, environment: Mapping[str, str], command: list[str]) -> subprocess.Popen[bytes]:
     """Start a job's process; what it prints goes to its own log file."""
     with (folder / jobs.LOG).open("ab") as log:
         return subprocess.Popen(
-            jobs.command(folder),
+            command,
             # Its guard watches this process.
             env=dict(environment) | {jobs.PARENT: str(os.getpid())},
             stdin=subprocess.DEVNULL,
@@ -147,7 +147,7 @@ class Local(Engine):
     def launch(self, job: Job, environment: dict[str, str]) -> Handle:
         """Start its process with an environment that goes over the present one."""
         more = {jobs.GRACE: str(self.options.grace_seconds), **environment}
-        return Process(spawn(job.folder, jobs.clean(os.environ) | more))
+        return Process(spawn(job.folder, jobs.clean(os.environ) | more, jobs.command(job.folder)))
 
     def _release(self) -> None:
         for number, (handle, taken) in list(self._used.items()):

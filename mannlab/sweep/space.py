@@ -91,7 +91,8 @@ def _dimension(one: Any) -> Range | Choice:
     value, key = one.value(), one.get_key_element()
     log = "log" in (getattr(value, "tags", None) or ())
     if isinstance(value, IntervalSweep):
-        low, high = value.start or 0, value.end or 0
+        # Whole numbers only where int(interval(...)) says so.
+        low, high = (0.0 if end is None else end for end in (value.start, value.end))
         return _checked(Range(low, high, None, isinstance(low, int) and isinstance(high, int), log), key)
     if isinstance(value, RangeSweep) and not log:
         # A range of Hydra's ends before its stop.

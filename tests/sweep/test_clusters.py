@@ -110,10 +110,11 @@ def test_slurm_without_slurm_is_explained(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_job_that_must_leave_its_machine_is_queued_again(children: Children, tmp_path: Path) -> None:
     pytest.importorskip("submitit", reason="the extra submitit is not installed")
-    remote = clusters.Remote(str(job(tmp_path / "job", "seed=1").folder), {"A": "1"}, grace=5)
+    one = job(tmp_path / "job", "seed=1")
+    remote = clusters.remote_of(one, {"A": "1"}, Options(grace_seconds=5))
     assert remote() == 0
     again = remote.checkpoint()
-    assert (again.function.folder, again.function.environment) == (remote.folder, {"A": "1"})
+    assert again.function == remote
 
 
 @pytest.mark.parametrize("name", ["submitit", "ray"])
