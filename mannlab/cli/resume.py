@@ -112,7 +112,7 @@ def again(found: Sweep, failed: bool) -> None:
     waiting = found.unfinished(failed and search is None)
     kept = len(found.jobs) - len(waiting)
     more = max(0, search.trials - len(found.jobs)) if search is not None else 0
-    errors.say(f"{kept} jobs are kept, {len(waiting) + more} are to be run")
+    errors.say(f"jobs kept: {kept}, to be run: {len(waiting) + more}")
     if not waiting and not more:
         found.status = "done"
         found.save()

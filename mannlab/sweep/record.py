@@ -15,7 +15,6 @@ A job's status is waiting, running, completed, solved, pruned, interrupted or fa
 from __future__ import annotations
 
 import csv
-import fcntl
 import json
 import os
 import platform
@@ -233,12 +232,14 @@ class Lock:
         """Take it; returns whether it could be had. ``wait``: until the holder is gone."""
         file = self.path.open("a", encoding="utf-8")
         try:
+            import fcntl
+
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             file.close()
             return False
-        except OSError:
-            # A file system without locks: better no guard than no sweep.
+        except (OSError, ImportError):
+            # A system without locks: better no guard than no sweep.
             pass
         self._file = file
         return True

@@ -144,7 +144,6 @@ class Schedule:
         return True
 
     def _start(self, job: Job) -> None:
-        job.attempts += 1
         job.status, job.code = RUNNING, None
         if job not in self.sweep.jobs:
             self.sweep.jobs.append(job)
@@ -152,6 +151,7 @@ class Schedule:
         if Lock(job.folder).held():
             handle = Adopted(job)
         else:
+            job.attempts += 1
             jobs.fresh(job.folder)
             # On record before it runs: a job is never forgotten.
             self.sweep.save()

@@ -71,7 +71,7 @@ def test_ctrl_c_stops_every_job_and_nothing_is_lost_or_repeated(
     assert sorted(starts.values()) == [1, 1, 2, 2]
     assert all(count == (2 if name.startswith("seed-4") else 1) for name, count in starts.items())
     assert [job.attempts for job in Sweep.read(folder).jobs] == [1, 1, 2, 2]
-    assert "2 jobs are kept, 2 are to be run" in capfd.readouterr().err
+    assert "jobs kept: 2, to be run: 2" in capfd.readouterr().err
 
 
 def test_a_job_that_heeds_no_signal_is_killed(children: Children) -> None:
@@ -103,7 +103,7 @@ def test_failed_jobs_are_run_again_or_kept(children: Children) -> None:
 def test_a_finished_sweep_has_nothing_left(children: Children, capfd: pytest.CaptureFixture[str]) -> None:
     folder = children("seed=1")
     assert main(["resume", f"sweep={folder}"]) == 0
-    assert "1 jobs are kept, 0 are to be run" in capfd.readouterr().err
+    assert "jobs kept: 1, to be run: 0" in capfd.readouterr().err
     assert len(children.starts(folder)) == 1
 
 
