@@ -16,6 +16,7 @@ COMMANDS = {
     "inspect": "mannlab.cli.inspect",
     "list": "mannlab.cli.listing",
     "bench": "mannlab.cli.bench",
+    "resume": "mannlab.cli.resume",
 }
 
 

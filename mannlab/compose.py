@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
@@ -13,7 +14,7 @@ from typing import Any
 from mannlab import registry
 from mannlab.errors import ConfigError
 
-LONGEST_FOLDER = 80
+LONGEST_FOLDER = 60
 
 _published: list[tuple[str, str]] = []
 
@@ -30,6 +31,13 @@ def hydra_base() -> dict[str, str]:
     import hydra
 
     return {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+
+
+def find_launcher() -> None:
+    """Let Hydra find our launcher and sweepers: other Hydra programs do not see their folder."""
+    folder = str(Path(__file__).resolve().parent / "_hydra")
+    if folder not in sys.path:
+        sys.path.append(folder)
 
 
 # ---------------------------------------------------------------------- plugins
@@ -141,13 +149,15 @@ def label(task: Mapping[str, Any]) -> str:
 
 
 def folder(overrides: Sequence[str]) -> str:
-    """A sweep job's folder: its overrides in characters that shells and Hydra leave alone."""
+    """A sweep job's folder: its overrides in characters that shells and Hydra leave alone, and their hash."""
     kept = [word for word in overrides if not re.match(r"\+*hydra[./]", word)]
-    full = "_".join(_safe(word.lstrip("+~")) for word in kept) or "job"
-    if len(full) <= LONGEST_FOLDER:
-        return full
-    digest = hashlib.blake2b(" ".join(kept).encode(), digest_size=4).hexdigest()
-    return f"{full[: LONGEST_FOLDER - 9].rstrip('-_.')}-{digest}"
+    full = "_".join(_safe(_rounded(word.lstrip("+~"))) for word in kept) or "job"
+    digest = hashlib.blake2b(" ".join(kept).encode(), digest_size=3).hexdigest()
+    return f"{full[: LONGEST_FOLDER - 7].rstrip('-_.')}-{digest}"
+
+
+def _rounded(word: str) -> str:
+    return re.sub(r"\d+\.\d{4,}(e-?\d+)?", lambda found: f"{float(found[0]):.4g}", word)
 
 
 def _safe(text: str) -> str:

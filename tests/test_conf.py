@@ -34,7 +34,8 @@ def launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     """The launcher's node, which the program's own plugin puts there."""
     from hydra.core.config_store import ConfigStore
 
-    ConfigStore.instance().store(group="hydra/launcher", name="mannlab", node={"_target_": "x"})
+    for group, named in (("launcher", "mannlab"), ("sweeper", "optuna")):
+        ConfigStore.instance().store(group=f"hydra/{group}", name=named, node={"_target_": "x"})
 
 
 @pytest.mark.parametrize("path", COMPONENTS, ids=name)

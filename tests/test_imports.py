@@ -46,10 +46,10 @@ MAY_IMPORT = {
     "training": BELOW_TRAINING,
     "inspection": BELOW_TRAINING | {"training"},
 }
-OUTER_ROOMS = {"", "__main__", "cli", "compose", "hydra_plugins"}
-HYDRA_ROOMS = {"__main__", "cli", "compose", "_hydra", "hydra_plugins"}
+OUTER_ROOMS = {"", "__main__", "cli", "compose", "hydra_plugins", "sweep"}
+HYDRA_ROOMS = {"__main__", "cli", "compose", "_hydra", "hydra_plugins", "sweep"}
 # On the path of --help, --cfg job and completion.
-LIGHT_ROOMS = {"", "__main__", "cli", "compose", "_hydra", "registry", "errors", "hydra_plugins"}
+LIGHT_ROOMS = {"", "__main__", "cli", "compose", "_hydra", "registry", "errors", "hydra_plugins", "sweep"}
 HEAVY = {"torch", "torchvision", "lightning", "torchmetrics", "matplotlib", "tensorboard"}
 
 

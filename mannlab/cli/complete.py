@@ -11,7 +11,7 @@ from mannlab import compose
 from mannlab.cli import keywords, train
 
 LINE = "COMP_LINE"
-COMMANDS = ("eval", "inspect", "list", "predict", "train")
+COMMANDS = ("eval", "inspect", "list", "predict", "resume", "train")
 
 
 def main(arguments: list[str]) -> int:
@@ -54,8 +54,11 @@ def own(command: str, last: str) -> list[str]:
         from mannlab.cli import yamls
 
         found = yamls.groups(compose.yaml_folders())
-    elif last.startswith("run="):
-        found = [f"run={path}" for path in paths(last.removeprefix("run="))]
+    elif last.startswith(("run=", "sweep=")):
+        key, _, begun = last.partition("=")
+        found = [f"{key}={path}" for path in paths(begun)]
+    elif command == "resume":
+        found = ["run=", "sweep=", "failed=keep", "sweep.jobs=", *paths(last)]
     elif command == "predict" and last.startswith(("file=", "out=")):
         key, _, begun = last.partition("=")
         found = [f"{key}={path}" for path in files(begun)]

@@ -18,7 +18,7 @@ from mannlab.errors import MannlabError, choices
 
 INTERRUPTED = 130
 FULL_ERROR = "HYDRA_FULL_ERROR"
-COMMANDS = ("train", "eval", "predict", "inspect", "list", "bench", "help")
+COMMANDS = ("train", "eval", "predict", "inspect", "resume", "list", "bench", "help")
 HYDRAS_KEYS = ("hydra", "_self_")
 CANNOT_WRITE = (
     errno.EACCES,

@@ -13,6 +13,7 @@ EXAMPLES = (
     ("mannlab controller.hidden=200 optimizer.lr=3e-4", "any option of any part"),
     ("mannlab experiment=ntm_copy trainer=gpu", "a named combination, on a GPU"),
     ("mannlab -m memory=dense,none seed=1,2,3", "a sweep, each job in a fresh process"),
+    ('mannlab -m sweep=optuna "optimizer.lr=tag(log,interval(1e-4,1e-2))"', "a search by Optuna"),
     ("mannlab debug=fast", "ten steps, to see whether it runs"),
     ("mannlab ckpt_path=last", "go on with the newest run like this one"),
 )
@@ -20,6 +21,7 @@ COMMANDS = (
     ("train", "the default: the word may be left out"),
     ("eval RUN [ckpt=last] [task.lengths=[200]]", "test a run again, perhaps with other options"),
     ('predict RUN text="..." [file=FILE out=FILE]', "what a run answers to texts, such as translations"),
+    ("resume sweep=DIR | run=DIR", "what is left of a sweep, or a run in its own folder"),
     (
         "inspect RUN [sample=3] [split=length_20]",
         "one sample step by step: what is read, written and answered",

@@ -92,6 +92,15 @@ def to_file(text: str, level: int = logging.ERROR) -> None:
                 continue
 
 
+def close_files() -> None:
+    """End the log files; what is logged afterwards goes to the terminal alone."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler, logging.FileHandler):
+            root.removeHandler(handler)
+            handler.close()
+
+
 def reset(handlers: list[logging.Handler], level: int) -> None:
     """Close what a run added to the root logger, and put back what was there."""
     root = logging.getLogger()

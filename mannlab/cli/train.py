@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
+import shutil
 import sys
-import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mannlab import compose, registry
-from mannlab.cli import errors, keywords, logs, sweep
+from mannlab.cli import errors, keywords, logs
 from mannlab.errors import ConfigError, MannlabError, choices
+from mannlab.sweep import child, start, table
+from mannlab.sweep.child import first_process
 
 # Hydra's flags, and whether a value follows.
 FLAGS = {
@@ -70,10 +72,13 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         interrupted = True
         errors.say("interrupted")
+    except Exception:
+        start.remove_unbegun()
+        raise
     finally:
-        finished = sweep.take()
+        finished = start.take()
         if finished is not None:
-            finished.report()
+            table.report(finished)
     if interrupted:
         return errors.INTERRUPTED
     if outcome.error is not None:
@@ -126,10 +131,7 @@ def check_recipe(arguments: Sequence[str]) -> None:
 
 def start_hydra(arguments: list[str], outcome: Outcome) -> None:
     """Hand over to Hydra; ``outcome`` says afterwards how a single run ended."""
-    # Our launcher is found by this program only: other Hydra programs do not see this folder.
-    launcher = str(Path(__file__).resolve().parents[1] / "_hydra")
-    if launcher not in sys.path:
-        sys.path.append(launcher)
+    compose.find_launcher()
     compose.register_resolvers()
     compose.publish(arguments)
     check_recipe(arguments)
@@ -162,15 +164,20 @@ def run_job(config: Any, outcome: Outcome) -> float | None:
     hydra_config = HydraConfig.get()
     run_dir = Path(hydra_config.runtime.output_dir)
     overrides = compose.texts(hydra_config.overrides.task)
+    alone = hydra_config.mode != RunMode.MULTIRUN
     logs.console()
     try:
+        plain = compose.plain(config)
+        check_mode(plain, plain.pop("sweep", None) or {}, alone)
         with logs.warnings_kept():
-            summary = train(compose.plain(config), overrides, run_dir)
+            summary = train(plain, overrides, run_dir)
     except Exception as error:
         outcome.error, outcome.code = error, 1
-        keep(error, run_dir, overrides)
+        child.keep(error, run_dir, overrides)
+        if alone and isinstance(error, MannlabError) and first_process():
+            remove_unbegun(run_dir)
         # Sweepers of other launchers want to hear of it.
-        if hydra_config.mode == RunMode.MULTIRUN or errors.trace_wanted():
+        if not alone or errors.trace_wanted():
             raise
         return None
     if summary.get("status") == "interrupted":
@@ -178,11 +185,47 @@ def run_job(config: Any, outcome: Outcome) -> float | None:
     return (summary.get("objective") or {}).get("value")
 
 
+def check_mode(config: Mapping[str, Any], sweep: Mapping[str, Any], alone: bool) -> None:
+    """Refuse a sweep that is none, and several devices in a process that others share.
+
+    Raises:
+        ConfigError: one of the two.
+    """
+    if alone and (sweep.get("search") or sweep.get("engine", "local") != "local"):
+        name = "optuna" if sweep.get("search") else sweep["engine"]
+        raise ConfigError(f"sweep={name}: this is a single run.", "To run many jobs, put -m first.")
+    devices = (config.get("trainer") or {}).get("devices")
+    if not alone and devices not in (1, "1", [0], None):
+        raise ConfigError(
+            f"trainer.devices: {devices!r} does not go with Hydra's own launchers: jobs that share a process "
+            "train on the wrong share of the data.",
+            "Leave hydra/launcher out. sweep=local, ray, submitit_local and submitit_slurm start each job "
+            "afresh.",
+        )
+
+
+# What a run leaves before its first batch.
+UNBEGUN = {".hydra", "config.yaml", "train.log", "summary.json", "traceback.txt"}
+
+
+def remove_unbegun(run_dir: Path) -> None:
+    """Remove the folder of a run that was refused before it began, and the folders that this leaves empty."""
+    logs.close_files()
+    with suppress(OSError):
+        steps = json.loads((run_dir / "summary.json").read_text(encoding="utf-8")).get("steps") or 0
+        if steps or {path.name for path in run_dir.iterdir()} - UNBEGUN:
+            return
+        shutil.rmtree(run_dir)
+        # The task's and the model's folder of outputs/<task>/<model>/<time>, never more.
+        for parent in list(run_dir.parents)[:2]:
+            parent.rmdir()
+
+
 def train(config: dict[str, Any], overrides: list[str], run_dir: Path) -> dict[str, Any]:
     """Leave ``config.yaml``, then train."""
     import yaml
 
-    if is_first_process():
+    if first_process():
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         (run_dir / "config.yaml").write_text(text, encoding="utf-8")
     # An experiment may name plugins that the command line did not.
@@ -190,22 +233,3 @@ def train(config: dict[str, Any], overrides: list[str], run_dir: Path) -> dict[s
     from mannlab.training import run
 
     return run.train({**config, "overrides": overrides}, run_dir)
-
-
-def is_first_process() -> bool:
-    """Whether this is not one of the further processes of a run on several devices."""
-    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
-
-
-def keep(error: BaseException, run_dir: Path, overrides: list[str]) -> None:
-    """Write down in the run folder why it failed, as far as that is possible."""
-    what, hint = errors.explain(error)
-    text = f"{what}\n{hint}".rstrip()
-    if not isinstance(error, MannlabError):
-        text += "\n" + "".join(traceback.format_exception(error)).rstrip()
-    logs.to_file(text)
-    if is_first_process() and not (run_dir / "summary.json").exists():
-        try:
-            sweep.write_failure(run_dir, overrides, what, code=1)
-        except (OSError, json.JSONDecodeError):
-            logs.to_file("summary.json could not be written")

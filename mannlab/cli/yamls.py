@@ -20,6 +20,7 @@ ORDER = (
     "callbacks",
     "logger",
     "experiment",
+    "sweep",
     "recipe",
     "debug",
 )

@@ -76,6 +76,9 @@ def choose_threads(config: Mapping[str, Any]) -> int:
     cores for convolutions over images.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # A job of a sweep has its share of them.
+    share = os.environ.get("MANNLAB_CORES", "")
+    cores = min(cores, int(share)) if share.isdigit() and int(share) else cores
     encoder = str((config.get("task") or {}).get("encoder", ""))
     if encoder == "conv":
         return cores

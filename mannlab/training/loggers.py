@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +34,10 @@ class TensorBoard(TensorBoardLogger):
         super().__init__(save_dir, name="", version="", default_hp_metric=False, flush_secs=flush_secs)
         self._embeddings: dict[str, None] = {}
         self._compared = False
+
+    def go_on(self, step: int) -> None:
+        """The run goes on in its own folder: what was written of later steps is written again."""
+        self._kwargs["purge_step"] = step + 1
 
     def save(self) -> None:
         """Nothing more to write: the run's options are in config.yaml."""
@@ -124,6 +129,17 @@ class Table(CSVLogger):
 
     def __init__(self, save_dir: str | Path, flush_every_n_steps: int = 100) -> None:
         super().__init__(save_dir, name="", version="", flush_logs_every_n_steps=flush_every_n_steps)
+
+    def go_on(self, step: int) -> None:
+        """The run goes on in its own folder: the rows of before stay, but for those of later steps."""
+        path = Path(self.log_dir) / "metrics.csv"
+        if not path.is_file():
+            return
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if float(row["step"]) <= step]
+        path.unlink()
+        self.experiment.metrics = [{key: value for key, value in row.items() if value} for row in rows]
+        self.experiment.save()
 
     def log_hyperparams(self, params: Any = None) -> None:
         """Nothing: the run's options are in config.yaml."""

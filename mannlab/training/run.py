@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ from mannlab.training.checkpoints import (
 from mannlab.training.data import StreamData
 from mannlab.training.environment import quiet, seed_everything, set_threads
 from mannlab.training.generalisation import TITLE, generalisation, largest_trained, reached_by
-from mannlab.training.loggers import close
+from mannlab.training.loggers import Table, TensorBoard, close
 from mannlab.training.module import MannModule
 from mannlab.training.summary import (
     FILE,
@@ -90,12 +90,13 @@ class Loaded:
     config: dict[str, Any]
 
 
-def train(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+def train(config: dict[str, Any], run_dir: Path, also: Sequence[Any] = ()) -> dict[str, Any]:
     """Train, test, and write down what came out.
 
     Args:
         config: the whole configuration, as plain containers.
         run_dir: an existing or new folder for everything that the run leaves.
+        also: callbacks besides those of the configuration.
 
     Returns:
         The summary, also in ``run_dir/summary.json``.
@@ -105,7 +106,7 @@ def train(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     """
     began = time.monotonic()
     run_dir = Path(run_dir).resolve()
-    run = _Run(config, run_dir)
+    run = _Run(config, run_dir, also)
     try:
         run.prepare()
         with keyboard():
@@ -127,8 +128,8 @@ def train(config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
 class _Run:
     """What :func:`train` holds between its steps."""
 
-    def __init__(self, config: dict[str, Any], run_dir: Path) -> None:
-        self.config, self.run_dir = config, run_dir
+    def __init__(self, config: dict[str, Any], run_dir: Path, also: Sequence[Any] = ()) -> None:
+        self.config, self.run_dir, self.also = config, run_dir, also
         self.status = "completed"
         self.error: str | None = None
         self.stopped_by: str | None = None
@@ -153,7 +154,7 @@ class _Run:
             step = int(saved.get("global_step", 0))
         self.module = MannModule(self.model, self.task, self.config | {"version": versions()["mannlab"]})
         self.data = make_data(self.task, self.config)
-        self.callbacks = instantiate_all(self.config.get("callbacks"), "callbacks")
+        self.callbacks = [*instantiate_all(self.config.get("callbacks"), "callbacks"), *self.also]
         loggers = instantiate_all(self.config.get("logger"), "logger", save_dir=self.run_dir)
         for callback in self.callbacks:
             if isinstance(callback, HyperParameters):
@@ -166,6 +167,10 @@ class _Run:
         if self.trainer.is_global_zero:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             keep_config(self.config, self.run_dir)
+            if self.resumed is not None and self.resumed.parent.parent == self.run_dir:
+                for logger in loggers:
+                    if isinstance(logger, (Table, TensorBoard)):
+                        logger.go_on(step)
             self._log_start()
             if self.resumed is not None:
                 say_resumed(self.resumed, step, self.trainer.max_steps)

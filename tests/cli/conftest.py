@@ -30,7 +30,7 @@ class Room:
         self.status = "completed"
         self.error: BaseException | None = None
 
-    def train(self, config: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+    def train(self, config: dict[str, Any], run_dir: Path, also: Any = ()) -> dict[str, Any]:
         self.config, self.folder = config, run_dir
         if self.error is not None:
             raise self.error

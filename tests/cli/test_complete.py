@@ -50,6 +50,8 @@ def test_our_own_commands(complete: Callable[[str], set[str]], tmp_path: Path) -
     assert complete("mannlab inspect s") == {"sample=", "split=", "steps="}
     assert complete("mannlab insp") == {"inspect"}
     assert complete("mannlab list mem") == {"memory"}
+    assert complete("mannlab resume sweep=out") == {"sweep=outputs/"}
+    assert complete("mannlab resume fa") == {"failed=keep"}
 
 
 def test_what_is_installed_is_for_the_console_script(capsys: pytest.CaptureFixture[str]) -> None:

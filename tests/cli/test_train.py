@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import mannlab.training.run
 from mannlab.__main__ import main
 from mannlab.cli import train
 from mannlab.errors import ConfigError
@@ -213,3 +214,38 @@ def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"mannlab {mannlab.__version__}\n"
+
+
+def test_a_refused_run_leaves_no_folder(room: Room, refused: Callable[..., str], tmp_path: Path) -> None:
+    room.error = ConfigError("memory.slots: too many.")
+    assert "too many" in refused("memory=none")
+    assert list((tmp_path / "outputs").iterdir()) == []
+    assert "is missing" not in refused("memory=none", "outputs=${nothing}")
+
+
+def test_a_refused_run_leaves_what_was_there(room: Room, refused: Callable[..., str], tmp_path: Path) -> None:
+    assert main([]) == 0
+    kept = room.folder
+    (kept / "checkpoints").mkdir()
+    room.error = ConfigError("seed: no.")
+    refused()
+    assert list(kept.parent.iterdir()) == [kept]
+    refused(f"hydra.run.dir={kept}")
+    assert (kept / "checkpoints").is_dir()
+
+
+def test_a_run_that_had_begun_keeps_its_folder(room: Room, refused: Callable[..., str]) -> None:
+    def train(config: object, run_dir: Path, also: object = ()) -> None:
+        (run_dir / "summary.json").write_text('{"status": "failed", "steps": 7}')
+        room.folder = run_dir
+        raise ConfigError("the data: they are gone.")
+
+    mannlab.training.run.train = train  # type: ignore[assignment]
+    assert "they are gone" in refused()
+    assert (room.folder / "train.log").exists()
+
+
+def test_devices_do_not_go_with_hydras_own_launchers(room: Room, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["-m", "hydra/launcher=basic", "seed=1", "trainer.devices=2"]) == 1
+    assert "share a process" in capfd.readouterr().err
+    assert main(["-m", "hydra/launcher=basic", "seed=1"]) == 0

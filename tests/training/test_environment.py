@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import random
 import warnings
 from collections.abc import Iterator
@@ -62,3 +63,13 @@ def test_quiet_drops_advice_and_keeps_the_rest() -> None:
         )
         warnings.warn("The loss is odd.", stacklevel=1)
     assert [str(each.message) for each in seen] == ["The loss is odd."]
+
+
+def test_a_job_of_a_sweep_has_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    config = {"task": {"encoder": "conv"}, "batch_size": 256}
+    assert choose_threads(config) == 8
+    monkeypatch.setenv("MANNLAB_CORES", "2")
+    assert choose_threads(config) == 2
+    monkeypatch.setenv("MANNLAB_CORES", "99")
+    assert choose_threads(config) == 8

@@ -30,6 +30,11 @@ class StopWhenSolved(Callback):
     def solved(self) -> bool:
         return self.sequences_until_solved is not None
 
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if self.solved and self.enabled:
+            # A run that goes on after it was stopped in its test.
+            trainer.should_stop = True
+
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return

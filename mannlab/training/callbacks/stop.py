@@ -66,6 +66,11 @@ class GracefulStop(Callback):
         self._asked = False
         self._previous: dict[int, Any] = {}
 
+    @property
+    def asked(self) -> bool:
+        """Whether a signal has come to this process."""
+        return self._asked
+
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         # Lightning puts its own handlers in after this, and takes them out before teardown.
         if threading.current_thread() is threading.main_thread():
