@@ -14,6 +14,7 @@ COMMANDS = {
     "eval": "mannlab.cli.evaluate",
     "predict": "mannlab.cli.predict",
     "list": "mannlab.cli.listing",
+    "new": "mannlab.cli.new",
     "bench": "mannlab.cli.bench",
 }
 

@@ -21,6 +21,7 @@ COMMANDS = (
     ("eval RUN [ckpt=last] [task.lengths=[200]]", "test a run again, perhaps with other options"),
     ('predict RUN text="..." [file=FILE out=FILE]', "what a run answers to texts, such as translations"),
     ("list [memory]", "every part with its options, their types and defaults"),
+    ("new memory NAME [--package DIR]", "a plugin package with a memory, controller or task of your own"),
     ("bench [dense]", "how fast this machine is, beside other packages where they are installed"),
 )
 FLAGS = (
