@@ -226,7 +226,11 @@ def _check_gradients(module: Any, x: Tensor) -> None:
     if not outputs.requires_grad or outputs.numel() == 0:
         return
     parameters = [p for p in module.parameters() if p.requires_grad]
-    found = torch.autograd.grad(outputs.square().sum(), [x, *parameters], allow_unused=True)
+    try:
+        found = torch.autograd.grad(outputs.square().sum(), [x, *parameters], allow_unused=True)
+    except RuntimeError as error:
+        what = "the backward pass must run: does a step change tensors of its state in place?"
+        raise AssertionError(f"{what} {error}") from error
     for grad in found:
         assert grad is None or torch.isfinite(grad).all(), "gradients must be finite, from the first step on"
 

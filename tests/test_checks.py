@@ -98,6 +98,13 @@ class Consumes(Sum):
         return self.forward(told, state)
 
 
+class WritesIntoItsState(Sum):
+    def forward(self, interface, state):
+        reads = (state.total * interface).sin()
+        state.total[:] = state.total + interface
+        return reads, state
+
+
 def test_a_right_memory_passes():
     check_memory(Sum, width=2)
 
@@ -111,6 +118,7 @@ def test_a_right_memory_passes():
         (NotANumber, "finite"),
         (SequenceDiffers, "loop over step"),
         (Consumes, "snapshot"),
+        (WritesIntoItsState, "the backward pass must run: .* in place"),
     ],
 )
 def test_a_broken_memory_is_caught(broken, said):

@@ -54,9 +54,9 @@ def files(folder: Path) -> dict[str, str]:
     }
 
 
-def checked(command: list[str], cwd: Path, root: Path) -> str:
+def checked(command: list[str], cwd: Path, path: Path) -> str:
     """The output of a command that must succeed."""
-    paths = {name: str(root) for name in ("PYTHONPATH", "MYPYPATH")}
+    paths = {name: str(path) for name in ("PYTHONPATH", "MYPYPATH")}
     done = subprocess.run(
         [sys.executable, "-m", *command],
         cwd=cwd,
