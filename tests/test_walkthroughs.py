@@ -29,7 +29,7 @@ def test_a_reader_notices_what_does_not_hold(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_the_way_can_be_gone(document: str, tmp_path: Path) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")

@@ -86,7 +86,7 @@ class Reader:
 
     def _run(self, command: list[str]) -> None:
         done = subprocess.run(
-            command, cwd=self.folder, env=self.variables, capture_output=True, text=True, timeout=280
+            command, cwd=self.folder, env=self.variables, capture_output=True, text=True, timeout=600
         )
         self.said = done.stdout + done.stderr
         assert done.returncode == 0, f"{command[-1]}\n{self.said}"
