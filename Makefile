@@ -36,7 +36,7 @@ bench: $(RUN_READY) ## measure speed: make bench ARGS="dense"
 	@$(BIN)/python -m mannlab bench $(ARGS)
 
 docs: $(DEV_READY) ## run what the documents show, so that they stay true
-	@$(BIN)/python -m pytest tests/test_docs.py tests/test_contributing.py $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/test_docs.py tests/test_contributing.py tests/test_walkthroughs.py $(PYTEST_ARGS)
 
 clean: ## remove caches and build products; leaves .venv and outputs/
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -15,6 +15,7 @@ COMMANDS = {
     "predict": "mannlab.cli.predict",
     "inspect": "mannlab.cli.inspect",
     "list": "mannlab.cli.listing",
+    "new": "mannlab.cli.new",
     "bench": "mannlab.cli.bench",
     "resume": "mannlab.cli.resume",
 }

@@ -10,18 +10,22 @@ Each raises AssertionError that says which part of the contract is broken, and r
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 from mannlab.contracts import Bag, Batch, Bits, Classes, Controller, Image, Memory, Split, Task, Token, Vector
 from mannlab.draws import Draws
-from mannlab.registry import build, conform, options
+from mannlab.registry import ROOMS, build, conform, get, options
 
 BATCH, STEPS, INPUT = 3, 5, 4
 Run = Callable[[Tensor, Any, Tensor | None], tuple[Tensor, Any]]
@@ -81,6 +85,44 @@ def check_task(task: str | type, **settings: Any) -> None:
     mine = made.batch(train[0], Draws(0, "train"), 0, 4)
     other = made.batch(train[0], Draws(1, "train"), 0, 4)
     assert not _equal(mine, other), "another seed must give other samples: draw from `draws`, and only there"
+
+
+def check_conf(package: str) -> None:
+    """Hold the yaml files in a plugin's folder ``conf`` to what its components take.
+
+    Args:
+        package: the package that has the folder; import the modules of its components before.
+    """
+    folder = Path(next(iter(importlib.import_module(package).__path__)), "conf")
+    wrong = [str(path) for path in folder.rglob("*.yml")]
+    assert not wrong, f"Hydra reads .yaml only; rename {wrong}"
+    files = sorted(folder.glob("*/*.yaml"))
+    assert files, f"there is no yaml file in {folder}/<group>/"
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        values, group = yaml.safe_load(text), path.parent.name
+        where = f"{group}/{path.name}"
+        assert isinstance(values, dict), f"{where}: it must hold keys and values"
+        if group in ROOMS:
+            _check_preset(where, group, values)
+        elif group in ("experiment", "recipe"):
+            assert text.startswith("# @package _global_"), (
+                f"{where}: it must begin with '# @package _global_'"
+            )
+        described = [line for line in text.splitlines() if re.match(r"#\s*[^@\s]", line)]
+        assert described, f"{where}: say in a comment what it is, for mannlab list"
+
+
+def _check_preset(where: str, kind: str, values: dict[str, Any]) -> None:
+    name = values.pop("name", None)
+    assert isinstance(name, str), f"{where}: 'name' must say which {kind} it is for"
+    known = options(get(kind, name))
+    for key, value in values.items():
+        assert key in known, f"{where}: {kind} '{name}' has no option '{key}', but {sorted(known)}"
+        if not (isinstance(value, str) and ("${" in value or value == "???")):
+            conform(value, known[key].annotation, f"{where}: {key}")
+    lacks = sorted(set(known) - set(values))
+    assert not lacks, f"{where}: add {lacks}, or they cannot be set on the command line"
 
 
 # ---------------------------------------------------------------------- memories and controllers
@@ -184,7 +226,11 @@ def _check_gradients(module: Any, x: Tensor) -> None:
     if not outputs.requires_grad or outputs.numel() == 0:
         return
     parameters = [p for p in module.parameters() if p.requires_grad]
-    found = torch.autograd.grad(outputs.square().sum(), [x, *parameters], allow_unused=True)
+    try:
+        found = torch.autograd.grad(outputs.square().sum(), [x, *parameters], allow_unused=True)
+    except RuntimeError as error:
+        what = "the backward pass must run: does a step change tensors of its state in place?"
+        raise AssertionError(f"{what} {error}") from error
     for grad in found:
         assert grad is None or torch.isfinite(grad).all(), "gradients must be finite, from the first step on"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
@@ -54,9 +55,31 @@ def named_plugins(arguments: Sequence[str]) -> list[str]:
     return modules
 
 
+def plugins_of_experiment(arguments: Sequence[str]) -> list[str]:
+    """The modules under the key ``plugins`` of the yaml file of ``experiment=name``, if there is one."""
+    import yaml
+
+    for argument in arguments:
+        found = re.fullmatch(r"\+?experiment=(\w+)", argument)
+        paths = (
+            [folder / "experiment" / f"{found[1]}.yaml" for folder in yaml_folders(arguments)]
+            if found
+            else []
+        )
+        path = next((path for path in paths if path.is_file()), None)
+        if path is not None:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            named = values.get("plugins") if isinstance(values, dict) else None
+            return [str(module) for module in (named if isinstance(named, list) else [named]) if module]
+    return []
+
+
 def yaml_folders(arguments: Sequence[str] = ()) -> list[Path]:
-    """Folders that may hold yaml files of components: ours, ``--config-dir``, ``hydra.searchpath``."""
-    folders = [conf_dir()]
+    """Folders that may hold yaml files of components, in Hydra's order: the first that has a file wins.
+
+    Ours, those of plugins, ``--config-dir``, ``hydra.searchpath``.
+    """
+    folders = [conf_dir(), *plugin_folders()]
     for flag, value in pairwise(arguments):
         if flag in ("--config-dir", "-cd"):
             folders.append(Path(value))
@@ -81,15 +104,53 @@ def _searched(word: str) -> Path:
     return Path(word.removeprefix("file://"))
 
 
+def plugin_folders() -> dict[Path, str]:
+    """The folders ``conf`` of the plugins that were loaded, and the package of each.
+
+    That of a plugin ``lab.memories.ring`` is the first there is of ``lab/memories/ring/conf``,
+    ``lab/memories/conf`` and ``lab/conf``.
+    """
+    found: dict[Path, str] = {}
+    for plugin in registry.plugin_modules():
+        package = plugin
+        while package:
+            places = getattr(sys.modules.get(package), "__path__", ())
+            folders = [Path(place, "conf").absolute() for place in places]
+            folders = [folder for folder in folders if folder.is_dir()]
+            if folders:
+                found.setdefault(folders[0], package)
+                break
+            package = package.rpartition(".")[0]
+    return found
+
+
+def hidden_yamls() -> list[str]:
+    """What to say of each yaml of a plugin that is never read, an earlier folder having one of its name."""
+    seen = {path.relative_to(conf_dir()): "mannlab" for path in conf_dir().glob("*/*.yaml")}
+    said = []
+    for folder, package in plugin_folders().items():
+        for path in sorted(folder.glob("*/*.yaml")):
+            owner = seen.setdefault(path.relative_to(folder), package)
+            if owner != package:
+                what = f"{path.parent.name}={path.stem}"
+                said.append(f"plugin '{package}': {path} is not used, for {what} is {owner}'s. Rename it.")
+    return said
+
+
 def publish(arguments: Sequence[str] = ()) -> None:
     """Load plugins and make every registered component without a yaml known to Hydra.
 
-    Its node holds the name and the defaults of its class.
+    Its node holds the name and the defaults of its class. The yaml files of plugins are found by Hydra on
+    its search path (``mannlab/_hydra``).
 
     Raises:
         ConfigError: a module that the user named cannot be imported.
     """
     registry.load_plugins(named_plugins(arguments))
+    if not any(argument.lstrip("+").startswith("plugins=") for argument in arguments):
+        registry.load_plugins(plugins_of_experiment(arguments))
+    for said in hidden_yamls():
+        warnings.warn(said, stacklevel=2)
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()

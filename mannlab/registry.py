@@ -12,9 +12,11 @@ import inspect
 import os
 import pkgutil
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import entry_points
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -26,8 +28,12 @@ PLUGIN_GROUP = "mannlab.plugins"
 
 Class = TypeVar("Class", bound=type)
 
+# What the model supplies to a component's class, before its options.
+CONTEXT = {"controller": ("input_size",), "memory": (), "task": ()}
+
 _components: dict[tuple[str, str], type] = {}
 _broken_plugins: dict[str, str] = {}
+_plugin_modules: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ def register(kind: str, name: str) -> Callable[[Class], Class]:
 
     def decorate(cls: Class) -> Class:
         taken = _components.get((kind, name))
-        if taken is None and not cls.__module__.startswith("mannlab.") and name in _builtin_modules(kind):
+        if taken is None and not cls.__module__.startswith("mannlab.") and name in builtin_names(kind):
             taken = get(kind, name)
         same = taken is not None and (taken.__module__, taken.__qualname__) == (
             cls.__module__,
@@ -71,7 +77,8 @@ def register(kind: str, name: str) -> Callable[[Class], Class]:
     return decorate
 
 
-def _builtin_modules(kind: str) -> list[str]:
+def builtin_names(kind: str) -> list[str]:
+    """Every name of ours for a kind, also of those that are not imported yet."""
     room = importlib.import_module(ROOMS[kind])
     return [info.name for info in pkgutil.iter_modules(room.__path__)]
 
@@ -79,40 +86,117 @@ def _builtin_modules(kind: str) -> list[str]:
 def load_builtins() -> None:
     """Import every built-in component (slow: imports torch)."""
     for kind, room in ROOMS.items():
-        for module in _builtin_modules(kind):
+        for module in builtin_names(kind):
             importlib.import_module(f"{room}.{module}")
 
 
 def load_plugins(modules: Iterable[str] = ()) -> None:
     """Import the plugins that are installed, and those named.
 
-    An installed plugin that fails to import is reported once and left out, so that it cannot take
-    the program down; one that the user named is an error.
+    An installed plugin that cannot be used is reported once and left out, with all that it has registered,
+    so that it cannot take the program down; one that the user named is an error.
 
     Raises:
-        ConfigError: a named module cannot be imported.
+        ConfigError: a named module cannot be imported, or what it registers cannot be used.
     """
     if os.environ.get("MANNLAB_DISABLE_PLUGINS") != "1":
         for point in entry_points(group=PLUGIN_GROUP):
             if point.name in _broken_plugins:
                 continue
             try:
-                point.load()
-            except Exception as error:
-                _broken_plugins[point.name] = f"{type(error).__name__}: {error}"
-                warnings.warn(f"plugin '{point.name}' ({point.value}) was left out: {error}", stacklevel=2)
+                _admit(point.load)
+            except (Exception, SystemExit) as error:
+                kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
+                why = kind + " ".join(str(error).split())
+                _broken_plugins[point.name] = why
+                warnings.warn(f"plugin '{point.name}' ({point.value}) was left out: {why}", stacklevel=2)
+            else:
+                _plugin_modules[point.name] = point.value.partition(":")[0].strip()
     for module in modules:
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())
         try:
-            importlib.import_module(module)
-        except ConfigError:
-            raise
-        except Exception as error:
+            _admit(partial(importlib.import_module, module))
+        except ConfigError as error:
+            raise ConfigError(f"plugins: '{module}' cannot be used: {error.what}", error.hint) from error
+        except (Exception, SystemExit) as error:
             raise ConfigError(
                 f"plugins: cannot import '{module}': {type(error).__name__}: {error}",
-                "Name a module that Python can import from here, such as plugins=[my_package.my_module].",
+                _import_hint(module, error),
             ) from error
+        _plugin_modules[module] = module
+
+
+def _admit(load: Callable[[], Any]) -> None:
+    """Import a plugin and look over what it registers; if anything is wrong, all of that is forgotten."""
+    before = dict(_components)
+    try:
+        load()
+        for (kind, name), cls in list(_components.items()):
+            if before.get((kind, name)) is not cls and not cls.__module__.startswith("mannlab."):
+                check_signature(kind, name, cls)
+    except (Exception, SystemExit):
+        for key, cls in list(_components.items()):
+            if key not in before and not cls.__module__.startswith("mannlab."):
+                del _components[key]
+        raise
+
+
+def _import_hint(module: str, error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+        return "Name a module that Python can import from here, such as plugins=[my_package.my_module]."
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else module
+    if isinstance(error, SyntaxError) and error.filename:
+        where = f"{error.filename}, line {error.lineno}"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"It needs '{error.name}', which is not installed (at {where})."
+    return f"It went wrong at {where}."
+
+
+def check_signature(kind: str, name: str, cls: type) -> None:
+    """Refuse a class whose options cannot be read from its signature.
+
+    Raises:
+        ConfigError: an abstract method is missing, an option is not keyword-only, or a type has no meaning.
+    """
+    title = f"{kind} '{name}' ({cls.__module__}.{cls.__qualname__})"
+    if inspect.isabstract(cls):
+        lacks = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
+        raise ConfigError(f"{title} lacks {lacks}.", "docs/plugins.md says what each is to do.")
+    try:
+        parameters = list(inspect.signature(cls).parameters.values())
+        options(cls)
+    except Exception as error:
+        raise ConfigError(
+            f"{title}: its options cannot be read: {error}",
+            "Annotate each with a type that its own module knows when it is imported.",
+        ) from error
+    free = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    supplied = CONTEXT[kind]
+    stray = [p.name for p in free[len(supplied) :]]
+    if stray:
+        raise ConfigError(
+            f"{title}: {', '.join(stray)} cannot be set, being no keyword-only parameter.",
+            f"Write def __init__({', '.join(['self', *supplied, '*', *stray])}): options follow the *.",
+        )
+    if len(free) < len(supplied) and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        raise ConfigError(
+            f"{title} must take {', '.join(supplied)}.",
+            f"Write def __init__({', '.join(['self', *supplied, '*'])}, ...): the model supplies it.",
+        )
+
+
+def plugin_modules() -> list[str]:
+    """The modules of the plugins that were loaded, installed ones first."""
+    return list(dict.fromkeys(_plugin_modules.values()))
+
+
+def broken_plugins() -> str:
+    """A line for each installed plugin that could not be loaded."""
+    return "\n".join(
+        f"Plugin '{plugin}' could not be loaded: {why}" for plugin, why in _broken_plugins.items()
+    )
 
 
 def names(kind: str) -> list[str]:
@@ -128,13 +212,11 @@ def get(kind: str, name: str) -> type:
     """
     if kind not in ROOMS:
         raise ConfigError(f"Unknown kind of component: '{kind}'.", choices(kind, ROOMS, "kinds"))
-    if (kind, name) not in _components and name in _builtin_modules(kind):
+    if (kind, name) not in _components and name in builtin_names(kind):
         importlib.import_module(f"{ROOMS[kind]}.{name}")
     if (kind, name) not in _components:
         load_builtins()
-        hint = choices(name, names(kind))
-        for plugin, why in _broken_plugins.items():
-            hint += f"\nPlugin '{plugin}' could not be loaded: {why}"
+        hint = f"{choices(name, names(kind))}\n{broken_plugins()}".rstrip()
         raise ConfigError(f"There is no {kind} '{name}'.", hint)
     return _components[kind, name]
 

@@ -36,11 +36,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def components() -> Iterator[None]:
     """Forget what a test registers, and the modules that did it; built-in components stay."""
     known, broken = dict(registry._components), dict(registry._broken_plugins)
+    modules = dict(registry._plugin_modules)
     yield
     for key, cls in list(registry._components.items()):
         if key not in known and not cls.__module__.startswith("mannlab."):
             del registry._components[key]
             sys.modules.pop(cls.__module__, None)
+    for module in set(registry._plugin_modules.values()) - set(modules.values()):
+        package = module.partition(".")[0]
+        for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+            del sys.modules[name]
+    registry._plugin_modules.clear()
+    registry._plugin_modules.update(modules)
     registry._components.update(known)
     registry._broken_plugins.clear()
     registry._broken_plugins.update(broken)

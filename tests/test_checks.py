@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import NamedTuple
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from mannlab import registry
-from mannlab.checks import check_controller, check_memory, check_task
+from mannlab.checks import check_conf, check_controller, check_memory, check_task
 from mannlab.contracts import Batch, Bits, Controller, Memory, Objective, Split, StreamSpec, Task, Vector
 from mannlab.scoring import bit_score
 
@@ -97,6 +98,12 @@ class Consumes(Sum):
         return self.forward(told, state)
 
 
+class WritesIntoItsState(Sum):
+    def forward(self, interface, state):
+        state.total[:] = interface
+        return state.total.sin(), state
+
+
 def test_a_right_memory_passes():
     check_memory(Sum, width=2)
 
@@ -110,6 +117,7 @@ def test_a_right_memory_passes():
         (NotANumber, "finite"),
         (SequenceDiffers, "loop over step"),
         (Consumes, "snapshot"),
+        (WritesIntoItsState, "the backward pass must run: .* in place"),
     ],
 )
 def test_a_broken_memory_is_caught(broken, said):
@@ -202,3 +210,41 @@ def test_a_right_task_passes():
 def test_a_broken_task_is_caught(broken, said):
     with pytest.raises(AssertionError, match=said):
         check_task(broken)
+
+
+# ---------------------------------------------------------------------- yaml files
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "said"),
+    [
+        ("memory/a.yaml", "# Says\nname: none\n", None),
+        ("memory/a.yaml", "# Says\nname: product_key\nkeys: 5\n", "has no option 'keys'"),
+        ("memory/a.yaml", "# Says\nname: sparse_dnc\n", r"memory/a\.yaml: add \["),
+        (
+            "controller/a.yaml",
+            "# Says\nname: gru\nhidden: many\nlayers: 1\n",
+            r"hidden: 'many' is not allowed",
+        ),
+        ("controller/a.yaml", "# Says\nname: gru\nhidden: ${task.x}\nlayers: ???\n", None),
+        ("memory/a.yaml", "# Says\nslots: 5\n", "'name' must say which memory"),
+        ("memory/a.yaml", "name: none\n", "say in a comment what it is"),
+        ("memory/a.yaml", "# Says\n", "must hold keys and values"),
+        ("memory/a.yml", "# Says\nname: none\n", "reads .yaml only"),
+        ("experiment/a.yaml", "# Says\nseed: 3\n", "must begin with '# @package _global_'"),
+        ("experiment/a.yaml", "# @package _global_\n# Says\nseed: 3\n", None),
+        ("a.yaml", "# Says\nname: none\n", "there is no yaml file"),
+    ],
+)
+def test_the_yaml_files_of_a_plugin_are_checked(tmp_path, monkeypatch, path, text, said):
+    place = tmp_path / "pack_of_parts" / "conf" / path
+    place.parent.mkdir(parents=True)
+    place.write_text(text)
+    (tmp_path / "pack_of_parts" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "pack_of_parts", raising=False)
+    if said is None:
+        check_conf("pack_of_parts")
+    else:
+        with pytest.raises((AssertionError, registry.ConfigError), match=said):
+            check_conf("pack_of_parts")

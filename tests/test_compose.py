@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from mannlab import compose
+from mannlab import compose, registry
 from mannlab.errors import ConfigError
 from mannlab.registry import register
 
@@ -74,6 +74,78 @@ def test_folders_of_packages_are_searched(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.syspath_prepend(str(tmp_path))
     found = compose.yaml_folders(["hydra.searchpath=[pkg://their_package.conf,pkg://no_such_package]"])
     assert found[1] == tmp_path / "their_package" / "conf"
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of plugins with yaml files, and a module of it within another package."""
+    inner = tmp_path / "some_lab" / "parts"
+    inner.mkdir(parents=True)
+    (tmp_path / "some_lab" / "__init__.py").write_text("")
+    (inner / "__init__.py").write_text("")
+    (inner / "module.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(registry, "entry_points", lambda group: [])
+    return tmp_path / "some_lab"
+
+
+def write(path: Path, text: str = "# Something\nname: dense\n") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_the_folder_conf_of_a_plugin_is_the_nearest(lab: Path) -> None:
+    compose.publish(["plugins=[some_lab.parts.module]"])
+    assert compose.plugin_folders() == {}
+    write(lab / "conf" / "memory" / "far.yaml")
+    assert compose.plugin_folders() == {lab / "conf": "some_lab"}
+    write(lab / "parts" / "conf" / "memory" / "near.yaml")
+    assert compose.plugin_folders() == {lab / "parts" / "conf": "some_lab.parts"}
+    assert compose.yaml_folders(["--config-dir=mine"])[1:] == [lab / "parts" / "conf", Path("mine")]
+
+
+def test_a_folder_conf_beside_a_single_module_is_none_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    write(tmp_path / "lonely.py", "")
+    write(tmp_path / "conf" / "memory" / "x.yaml")
+    compose.publish(["plugins=[lonely]"])
+    assert compose.plugin_folders() == {}
+
+
+def test_an_experiment_may_name_plugins(lab: Path, tmp_path: Path) -> None:
+    write(lab / "conf" / "memory" / "theirs.yaml")
+    write(tmp_path / "mine" / "experiment" / "study.yaml", "plugins: [some_lab.parts.module]\n")
+    arguments = [f"--config-dir={tmp_path / 'mine'}", "experiment=study"]
+    assert compose.plugins_of_experiment(arguments) == ["some_lab.parts.module"]
+    assert compose.plugins_of_experiment([*arguments[:1], "experiment=other"]) == []
+    compose.publish([*arguments, "plugins=[]"])
+    assert compose.plugin_folders() == {}, "the command line wins"
+    compose.publish(arguments)
+    assert compose.plugin_folders() == {lab / "conf": "some_lab"}
+
+
+def test_yaml_files_of_a_plugin_that_are_never_read_are_named(lab: Path) -> None:
+    hidden = write(lab / "conf" / "memory" / "dense.yaml")
+    write(lab / "conf" / "memory" / "my_dense.yaml")
+    with pytest.warns(
+        UserWarning, match=r"plugin 'some_lab': .*dense\.yaml is not used, .*is mannlab's"
+    ) as said:
+        compose.publish(["plugins=[some_lab.parts.module]"])
+    assert len(said) == 1
+    hidden.unlink()
+    compose.publish(["plugins=[some_lab.parts.module]"])
+
+
+def test_a_plugins_yaml_takes_the_place_of_the_node(lab: Path) -> None:
+    from hydra.core.config_store import ConfigStore
+
+    register("memory", "somebodys")(Part)
+    write(lab / "conf" / "memory" / "somebodys.yaml", "name: somebodys\n")
+    compose.publish(["plugins=[some_lab.parts.module]"])
+    assert "somebodys.yaml" not in ConfigStore.instance().repo["memory"]
 
 
 def test_named_modules_are_imported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,3 +90,39 @@ def test_the_examples_own_tests_pass(source: Path, root: Path) -> None:
     done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 passed" in done.stdout
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """A folder of installed packages, of which one cannot be imported and one takes a name of ours."""
+    site = tmp_path / "site"
+    modules = {"fails": "import no_such_library", "clashes": CLASH}
+    for name, text in modules.items():
+        info = site / f"{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[mannlab.plugins]\n{name} = {name}_module\n")
+        (site / f"{name}_module.py").write_text(text)
+    return site
+
+
+CLASH = """
+from mannlab.memory.none import NoMemory
+from mannlab.registry import register
+
+@register("memory", "before")
+class Before(NoMemory): ...
+
+@register("memory", "dense")
+class Mine(NoMemory): ...
+"""
+
+
+def test_broken_plugins_are_named_and_break_nothing(program: Callable[..., str], broken: Path) -> None:
+    said = program("--cfg", "job", "memory=dense", before=broken)
+    assert "controller:" in said
+    assert "plugin 'fails' (fails_module) was left out: ModuleNotFoundError: No module named" in said
+    assert "memory 'dense' is registered twice: by mannlab.memory.dense and by clashes_module" in said
+    said = program("--cfg", "job", "memory=before", before=broken, code=1)
+    assert "There is no memory 'before'" in said
+    assert "Plugin 'clashes' could not be loaded: memory 'dense' is registered twice" in said

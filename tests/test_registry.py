@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -201,7 +202,7 @@ class Point:
         self.loads += 1
         if self.error:
             raise self.error
-        register("memory", self.name)(in_module("A", self.value))
+        register("memory", self.name)(type("A", (), {"__module__": self.value}))
         return ModuleType(self.value)
 
 
@@ -218,13 +219,42 @@ def test_installed_plugins_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_broken_plugin_is_left_out_and_the_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     bad, good = Point("bad", RuntimeError("no such library")), Point("good")
     install(monkeypatch, bad, good)
-    with pytest.warns(UserWarning, match="plugin 'bad' .*left out: no such library"):
+    with pytest.warns(UserWarning, match="plugin 'bad' .*left out: RuntimeError: no such library"):
         registry.load_plugins()
     assert "good" in names("memory")
     registry.load_plugins()  # reported once: a second warning would be an error here
     assert bad.loads == 1
     with pytest.raises(ConfigError, match=r"Plugin 'bad' could not be loaded: RuntimeError: no such library"):
         get("memory", "bad")
+
+
+@pytest.mark.parametrize("error", [SystemExit(2), ConfigError("memory 'x' is registered twice", "Rename.")])
+def test_whatever_a_plugin_does_the_program_goes_on(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    class Half(Point):
+        def load(self) -> ModuleType:
+            super().load()
+            raise error
+
+    install(monkeypatch, Half("half"), Point("good"))
+    with pytest.warns(UserWarning, match=r"plugin 'half' .*left out: "):
+        registry.load_plugins()
+    assert "good" in names("memory")
+    assert "half" not in names("memory"), "what it had registered before must be gone too"
+    assert registry.plugin_modules() == ["good_module"]
+
+
+def test_the_second_of_two_plugins_of_one_name_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Same(Point):
+        def load(self) -> ModuleType:
+            register("memory", "same")(type("A", (), {"__module__": self.value}))
+            return ModuleType(self.value)
+
+    install(monkeypatch, Same("one"), Same("two"))
+    with pytest.warns(UserWarning, match=r"plugin 'two' .*registered twice: by one_module and by two_module"):
+        registry.load_plugins()
+    assert get("memory", "same").__module__ == "one_module"
 
 
 def test_plugins_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,3 +316,63 @@ def test_a_refusal_shows_how_to_write_it() -> None:
         with pytest.raises(ConfigError, match="such as") as error:
             conform("?", annotation, "memory.x")
         assert error.value.hint.endswith(f", such as memory.{shown}")
+
+
+SIGNATURES = {
+    "slots: int = 3": r"memory 'odd' \(odd_plugin\.Odd\): slots cannot be set.*\n.*self, \*, slots\)",
+    "*, slots: Nonsense = 3": r"memory 'odd' .*: its options cannot be read: name 'Nonsense' is not defined",
+}
+
+
+@pytest.mark.parametrize("signature", SIGNATURES)
+def test_options_that_cannot_be_read_are_refused(
+    folder: Path, signature: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = PLUGIN.format(name="odd").replace("FromFile", "Odd").replace("from mannlab", FUTURE, 1)
+    monkeypatch.delitem(sys.modules, "odd_plugin", raising=False)
+    (folder / "odd_plugin.py").write_text(f"{text}\n    def __init__(self, {signature}): ...\n")
+    importlib.invalidate_caches()
+    with pytest.raises(ConfigError, match=r"plugins: 'odd_plugin' cannot be used: " + SIGNATURES[signature]):
+        registry.load_plugins(["odd_plugin"])
+    assert "odd" not in names("memory")
+
+
+FUTURE = "from __future__ import annotations\nfrom mannlab"
+
+
+def test_a_method_that_is_missing_is_named(folder: Path) -> None:
+    text = """
+from mannlab.contracts import Memory
+from mannlab.registry import register
+
+@register("memory", "odd")
+class Odd(Memory):
+    def init_state(self, batch): ...
+"""
+    (folder / "odd_memory.py").write_text(text)
+    with pytest.raises(ConfigError, match=r"memory 'odd' \(odd_memory\.Odd\) lacks forward"):
+        registry.load_plugins(["odd_memory"])
+
+
+def test_a_controller_must_take_its_input_size(folder: Path) -> None:
+    text = PLUGIN.format(name="odd").replace('"memory"', '"controller"')
+    (folder / "odd_controller.py").write_text(f"{text}\n    def __init__(self, *, hidden: int = 3): ...\n")
+    with pytest.raises(ConfigError, match=r"controller 'odd' .* must take input_size"):
+        registry.load_plugins(["odd_controller"])
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        (
+            "import nowhere_at_all",
+            r"It needs 'nowhere_at_all', which is not installed \(at .*failing\.py, line 1\)",
+        ),
+        ("x = 1\n1 / 0", r"went wrong at .*failing\.py, line 2"),
+        ("x = 1\nx = = 1", r"went wrong at .*failing\.py, line 2"),
+    ],
+)
+def test_the_place_of_a_failure_is_named(folder: Path, text: str, hint: str) -> None:
+    (folder / "failing.py").write_text(text)
+    with pytest.raises(ConfigError, match=hint):
+        registry.load_plugins(["failing"])

@@ -51,7 +51,7 @@ def test_the_wheel_holds_every_source_file(wheel: Path) -> None:
     expected = set()
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*"):
-            if path.is_file() and path.suffix in (".py", ".yaml", ".typed", ".md"):
+            if path.is_file() and path.suffix in (".py", ".yaml", ".typed", ".md", ".tmpl"):
                 name = path.relative_to(ROOT).as_posix()
                 expected.add(name if folder in ("mannlab", "hydra_plugins") else f"mannlab/{name}")
     held = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
@@ -93,3 +93,10 @@ def test_the_installed_program_trains(program: Callable[..., str], installed: Pa
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["steps"] == 2
     assert "test_length_4/bit_errors_per_sequence" in summary["metrics"]
+
+
+def test_the_installed_program_writes_a_plugin(
+    program: Callable[..., str], installed: Path, tmp_path: Path
+) -> None:
+    assert "wrote    ring/ring/ring.py" in program("new", "memory", "ring", before=installed)
+    assert (tmp_path / "ring" / ".gitignore").is_file()

@@ -7,11 +7,11 @@ import sys
 from glob import glob
 from pathlib import Path
 
-from mannlab import compose
+from mannlab import compose, registry
+from mannlab.__main__ import COMMANDS
 from mannlab.cli import keywords, train
 
 LINE = "COMP_LINE"
-COMMANDS = ("eval", "inspect", "list", "predict", "resume", "train")
 
 
 def main(arguments: list[str]) -> int:
@@ -27,11 +27,11 @@ def main(arguments: list[str]) -> int:
     words = line.split()[1:]
     new = line.endswith(" ") or not words
     last = "" if new else words[-1]
-    if words and words[0] in COMMANDS[:-1] and (new or len(words) > 1):
+    if words and words[0] in COMMANDS and words[0] != "train" and (new or len(words) > 1):
         print(*own(words[0], last))
         return 0
     if len(words) <= (0 if new else 1):
-        print(*(f"{name} " for name in COMMANDS if name.startswith(last)))
+        print(*(f"{name} " for name in sorted(COMMANDS) if name.startswith(last)))
     if last.startswith("trainer."):
         more = sorted(keywords.of_lightning() - keywords.listed())
         print(*(f"trainer.{key}=" for key in more if f"trainer.{key}".startswith(last)))
@@ -54,11 +54,19 @@ def own(command: str, last: str) -> list[str]:
         from mannlab.cli import yamls
 
         found = yamls.groups(compose.yaml_folders())
+    elif command == "bench":
+        from mannlab.cli import bench
+
+        found = list(bench.names())
+    elif command == "new":
+        found = [*registry.ROOMS, "--package"]
     elif last.startswith(("run=", "sweep=")):
         key, _, begun = last.partition("=")
         found = [f"{key}={path}" for path in paths(begun)]
     elif command == "resume":
         found = ["run=", "sweep=", "failed=keep", "sweep.jobs=", *paths(last)]
+    elif command not in ("eval", "predict", "inspect"):
+        found = paths(last)
     elif command == "predict" and last.startswith(("file=", "out=")):
         key, _, begun = last.partition("=")
         found = [f"{key}={path}" for path in files(begun)]

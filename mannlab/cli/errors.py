@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from mannlab import registry
 from mannlab.errors import MannlabError, choices
 
 INTERRUPTED = 130
 FULL_ERROR = "HYDRA_FULL_ERROR"
-COMMANDS = ("train", "eval", "predict", "inspect", "resume", "list", "bench", "help")
 HYDRAS_KEYS = ("hydra", "_self_")
 CANNOT_WRITE = (
     errno.EACCES,
@@ -215,9 +215,11 @@ def _from_hydra(error: BaseException) -> tuple[str, str] | None:
 
 def _unparsed(override: str) -> tuple[str, str]:
     if override.isidentifier():
+        from mannlab.__main__ import COMMANDS  # which imports this module
+
         return (
             f"There is no command '{override}', and it is no key=value either.",
-            choices(override, COMMANDS, "commands"),
+            choices(override, [*COMMANDS, "help"], "commands"),
         )
     return (
         f"'{override}' cannot be read.",
@@ -232,7 +234,8 @@ def _missing(error: Any) -> tuple[str, str]:
         return str(error).partition("\nConfig search path")[0], "--info searchpath shows where was looked."
     if group == "experiment" and not error.options:
         return f"There is no experiment '{name}'.", "There are none yet."
-    return f"There is no {group} '{name}'.", choices(name, error.options or (), f"{group}")
+    hint = f"{choices(name, error.options or (), group)}\n{registry.broken_plugins()}"
+    return f"There is no {group} '{name}'.", hint.rstrip()
 
 
 def _keyed(error: BaseException) -> Iterator[Any]:

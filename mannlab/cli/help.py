@@ -27,6 +27,7 @@ COMMANDS = (
         "one sample step by step: what is read, written and answered",
     ),
     ("list [memory]", "every part with its options, their types and defaults"),
+    ("new memory NAME [--package DIR]", "a plugin package with a memory, controller or task of your own"),
     ("bench [dense]", "how fast this machine is, beside other packages where they are installed"),
 )
 FLAGS = (

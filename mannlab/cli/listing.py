@@ -113,15 +113,17 @@ def show_group(console: Any, group: str, found: Sequence[yamls.Choice]) -> None:
 
     console.print(Text(group, style="bold underline"))
     for choice in found:
-        origin = ""
-        if group in registry.ROOMS and choice.name in registry.names(group):
-            module = registry.get(group, choice.name).__module__
-            origin = "" if module.startswith("mannlab.") else f"  (from {module})"
+        origin = f"  (from {choice.module})" if choice.module else ""
         title = (
             Text("  ").append(f"{group}={choice.name}", style="bold cyan").append(f"  {choice.description}")
         )
         console.print(title.append(origin, style="yellow"))
-        rows = options_of(choice)
+        try:
+            rows = options_of(choice)
+        except ConfigError as error:
+            # Of a plugin: the others are listed all the same.
+            console.print(Text(f"      {error.what}", style="red"))
+            continue
         if rows:
             print_rows(console, rows)
     console.print()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mannlab import compose, registry
+from mannlab.errors import ConfigError
 
 ORDER = (
     "task",
@@ -34,7 +35,7 @@ class Choice:
     name: str
     description: str
     path: Path | None = None
-    module: str = ""
+    module: str = ""  # of a plugin: that of its class, or the package whose yaml it is
 
 
 def groups(folders: list[Path]) -> list[str]:
@@ -48,20 +49,24 @@ def groups(folders: list[Path]) -> list[str]:
 def choices_of(group: str, folders: list[Path]) -> list[Choice]:
     """The options of a group: yaml files, then plugin components that have none."""
     found: dict[str, Choice] = {}
+    plugins = compose.plugin_folders()
     for folder in folders:
         for path in sorted((folder / group).glob("*.yaml")):
-            found.setdefault(path.stem, Choice(group, path.stem, first_line(path), path))
+            module = plugins.get(folder, "")
+            found.setdefault(path.stem, Choice(group, path.stem, first_line(path), path, module))
     if group in registry.ROOMS:
         for name in registry.names(group):
             cls = registry.get(group, name)
             if name not in found:
                 found[name] = Choice(group, name, registry.describe(cls), module=cls.__module__)
+            elif not cls.__module__.startswith("mannlab."):
+                found[name] = replace(found[name], module=cls.__module__)
     return [found[name] for name in sorted(found)]
 
 
 def first_line(path: Path) -> str:
     """The first comment line of a yaml file that is not Hydra's."""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("#") and not line.startswith("# @"):
             return line.lstrip("# ").rstrip()
         if line.strip() and not line.startswith("#"):
@@ -80,10 +85,17 @@ def comments(path: Path) -> dict[str, str]:
 
 
 def values(path: Path) -> dict[str, Any]:
-    """The contents of a yaml file, read plainly."""
+    """The contents of a yaml file, read plainly.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     import yaml
 
-    found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", "Mend it; two spaces make a level.") from error
     return found if isinstance(found, dict) else {}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mannlab.__main__ import main
+from mannlab.__main__ import COMMANDS, main
 
 
 @pytest.fixture
@@ -52,6 +52,12 @@ def test_our_own_commands(complete: Callable[[str], set[str]], tmp_path: Path) -
     assert complete("mannlab list mem") == {"memory"}
     assert complete("mannlab resume sweep=out") == {"sweep=outputs/"}
     assert complete("mannlab resume fa") == {"failed=keep"}
+    assert complete("mannlab bench spar") == {"sparse"}
+    assert complete("mannlab new mem") == {"memory"}
+
+
+def test_every_command_is_offered(complete: Callable[[str], set[str]]) -> None:
+    assert set(COMMANDS) <= complete("mannlab ")
 
 
 def test_what_is_installed_is_for_the_console_script(capsys: pytest.CaptureFixture[str]) -> None:

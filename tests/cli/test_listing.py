@@ -57,6 +57,17 @@ def test_a_yaml_of_another_name_shows_its_own_defaults(
     assert page.split()[:5] == ["Many", "slots", "slots", "int", "1000"]
 
 
+def test_a_yaml_that_cannot_be_read_is_named_and_the_others_are_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "broken.yaml").write_text("# Broken\nname: [\n")
+    assert main(["list", "memory", "--config-dir", str(tmp_path)]) == 0
+    page = capsys.readouterr().out
+    assert f"{tmp_path / 'memory' / 'broken.yaml'} cannot be read" in page
+    assert "memory=sparse" in page.partition("memory=broken")[2]
+
+
 def test_an_unknown_group_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "memry"]) == 1
     assert "Did you mean 'memory'?" in capsys.readouterr().err
