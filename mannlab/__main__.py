@@ -15,6 +15,7 @@ COMMANDS = {
     "predict": "mannlab.cli.predict",
     "list": "mannlab.cli.listing",
     "bench": "mannlab.cli.bench",
+    "report": "mannlab.cli.report",
 }
 
 

@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "model": {"contracts", "registry", "errors", "kernels"},
     "checks": {"contracts", "registry", "errors", "draws", "model"},
     "training": BELOW_TRAINING,
+    "report": {"errors", ""},
 }
 OUTER_ROOMS = {"", "__main__", "cli", "compose", "hydra_plugins"}
 HYDRA_ROOMS = {"__main__", "cli", "compose", "_hydra", "hydra_plugins"}

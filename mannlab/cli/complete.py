@@ -11,7 +11,8 @@ from mannlab import compose
 from mannlab.cli import keywords, train
 
 LINE = "COMP_LINE"
-COMMANDS = ("eval", "list", "predict", "train")
+COMMANDS = ("eval", "list", "predict", "report", "train")
+REPORT = ("by=", "metric=", "to=")
 
 
 def main(arguments: list[str]) -> int:
@@ -27,7 +28,7 @@ def main(arguments: list[str]) -> int:
     words = line.split()[1:]
     new = line.endswith(" ") or not words
     last = "" if new else words[-1]
-    if words and words[0] in ("eval", "list", "predict") and (new or len(words) > 1):
+    if words and words[0] in ("eval", "list", "predict", "report") and (new or len(words) > 1):
         print(*own(words[0], last))
         return 0
     if len(words) <= (0 if new else 1):
@@ -54,6 +55,9 @@ def own(command: str, last: str) -> list[str]:
         from mannlab.cli import yamls
 
         found = yamls.groups(compose.yaml_folders())
+    elif command == "report":
+        key, equals, begun = last.partition("=")
+        found = [f"to={path}" for path in files(begun)] if key == "to" and equals else [*REPORT, *paths(last)]
     elif last.startswith("run="):
         found = [f"run={path}" for path in paths(last.removeprefix("run="))]
     elif command == "predict" and last.startswith(("file=", "out=")):

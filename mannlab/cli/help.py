@@ -20,6 +20,7 @@ COMMANDS = (
     ("train", "the default: the word may be left out"),
     ("eval RUN [ckpt=last] [task.lengths=[200]]", "test a run again, perhaps with other options"),
     ('predict RUN text="..." [file=FILE out=FILE]', "what a run answers to texts, such as translations"),
+    ("report [FOLDER] [by=controller,memory] [to=FILE]", "runs compared: tables, and a page with charts"),
     ("list [memory]", "every part with its options, their types and defaults"),
     ("bench [dense]", "how fast this machine is, beside other packages where they are installed"),
 )
