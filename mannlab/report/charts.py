@@ -14,7 +14,7 @@ from mannlab.report.svg import Line, bar_chart, line_chart, span
 from mannlab.report.tables import ARROWS, duration, spread, words
 
 MOST_GROUPS = 12  # in a chart; more cannot be told apart
-POINTS = 120  # of a curve
+POINTS, STRETCHES = 120, 60  # of a curve; of one of single batches
 UNITS = ((2 * 3600, 3600, "hours"), (2 * 60, 60, "minutes"), (0, 1, "seconds"))
 STRETCH = 20.0  # a largest value more than this many times the smallest: a logarithmic axis is offered
 
@@ -109,10 +109,10 @@ def _learning(section: Section, tag: str, colours: dict[str, int]) -> Chart | No
 
 def _curve(run: Run, tag: str, axis: str) -> Curve:
     x, y = run.scalars.curve(tag, axis, run.sequences_a_step)
-    if len(x) <= POINTS or not tag.startswith("train/"):
+    if len(x) <= STRETCHES or not tag.startswith("train/"):
         return x, y
     # Losses of single batches are noisy: a point for each stretch, not every tenth batch.
-    cut = [np.array_split(np.asarray(part), POINTS) for part in (x, y)]
+    cut = [np.array_split(np.asarray(part), STRETCHES) for part in (x, y)]
     return [float(part.mean()) for part in cut[0]], [float(part.mean()) for part in cut[1]]
 
 

@@ -183,7 +183,7 @@ def _section(task: str, runs: list[Run], by: Sequence[str]) -> Section:
         keys = differing(runs)
     found: dict[tuple[str, ...], Group] = {}
     for run in runs:
-        values = tuple(show(run.options.get(key, ABSENT)) for key in keys)
+        values = tuple(value(run, key) for key in keys)
         found.setdefault(values, Group(values, label(keys, values) or task or "?")).runs.append(run)
     groups = [found[values] for values in sorted(found, key=lambda values: [_natural(v) for v in values])]
     for group in groups:
@@ -253,7 +253,7 @@ def differing(runs: Sequence[Run]) -> list[str]:
 def _split(cell: Sequence[Run], key: str) -> list[list[Run]]:
     parts: dict[str, list[Run]] = {}
     for run in cell:
-        parts.setdefault(show(run.options.get(key, ABSENT)), []).append(run)
+        parts.setdefault(value(run, key), []).append(run)
     return list(parts.values())
 
 
@@ -291,6 +291,14 @@ def show(value: Any) -> str:
     return json.dumps(value, default=str, ensure_ascii=False)
 
 
+def value(run: Run, key: str) -> str:
+    """An option of a run; of a class that is named by its path, the name alone."""
+    found = run.options.get(key, ABSENT)
+    if key.endswith("._target_"):
+        return "none" if found is None else str(found).rpartition(".")[2]
+    return show(found)
+
+
 def heading(key: str) -> str:
     """A key for people."""
     return PART.sub(r"\1", key)
@@ -299,13 +307,15 @@ def heading(key: str) -> str:
 def label(keys: Sequence[str], values: Sequence[str]) -> str:
     """One line for a group: names alone, other options with their key."""
     shown = []
-    for key, value in zip(keys, values, strict=True):
-        if value == ABSENT:
+    for key, word in zip(keys, values, strict=True):
+        if word == ABSENT:
             continue
-        name = PART.fullmatch(key)
         last = key.rpartition(".")[2]
         alone = sum(other.rpartition(".")[2] == last for other in keys) == 1
-        shown.append(value.rpartition(".")[2] if name else f"{last if alone else key}={value}")
+        if last == "name":
+            shown.append(word)
+        else:
+            shown.append(f"{heading(key) if PART.fullmatch(key) or not alone else last}={word}")
     return ", ".join(shown)
 
 

@@ -14,7 +14,7 @@ from importlib import resources
 
 from mannlab import __version__
 from mannlab.report import charts, tables
-from mannlab.report.groups import Group, Section, heading
+from mannlab.report.groups import Section, heading
 from mannlab.report.pictures import Album, albums
 from mannlab.report.runs import Run
 from mannlab.report.statistics import CONFIDENCE
@@ -42,7 +42,7 @@ class Page:
         pictures = albums(self.sections)
         body = [self._header()]
         for index, section in enumerate(self.sections):
-            body.append(_section(section, pictures[index], colours, index))
+            body.append(_section(section, pictures[index], colours[index], index))
         body.append(self._footer())
         script = _file("page.js")
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -85,10 +85,22 @@ class Page:
         )
 
 
-def colour_indices(sections: Sequence[Section]) -> dict[str, int]:
-    """A group's colour and mark, by its label: the same wherever it is drawn."""
-    labels = dict.fromkeys(group.label for section in sections for group in charts.shown_groups(section))
-    return {label: index for index, label in enumerate(labels)}
+def colour_indices(sections: Sequence[Section]) -> list[dict[str, int]]:
+    """Of each section, label to colour and mark of a group: the same in all charts, and tasks if free."""
+    known: dict[str, int] = {}
+    found = []
+    for section in sections:
+        labels = dict.fromkeys(group.label for group in charts.shown_groups(section))
+        here: dict[str, int] = {}
+        for label in sorted(labels, key=lambda label: label not in known):
+            taken = set(here.values())
+            wanted = known.get(label)
+            free = wanted is not None and wanted not in taken and wanted < max(COLOURS, len(labels))
+            spare = next(index for index in range(len(labels) + COLOURS) if index not in taken)
+            here[label] = wanted if free and wanted is not None else spare
+        known = {**here, **known}
+        found.append(here)
+    return found
 
 
 @cache
@@ -118,7 +130,9 @@ def _section(section: Section, found: Sequence[Album], colours: dict[str, int], 
             parts.append(f"<p class=quiet>{escape(tables.NOTE)}</p>")
         bars = charts.comparison(section, colours)
         if bars:
+            several = any(len(group.counted) > 1 for group in section.groups)
             note = f"whiskers: {CONFIDENCE:.0%} confidence interval of the mean; dots: single runs"
+            note = note if several else "one run a group: no confidence intervals"
             parts.append(_gallery("Comparison", bars, note))
         parts.append(_curves(section, colours, index))
         sizes = charts.generalisation(section, colours)
@@ -208,7 +222,7 @@ def _pictures(found: Sequence[Album], colours: dict[str, int]) -> str:
     for album in found:
         figures = "".join(
             f"<figure><figcaption>{escape(picture.title)}</figcaption>"
-            f'<div class="picture" tabindex="0"><img decoding="async" src="{picture.address}" '
+            f'<div class="picture" tabindex="0"><img src="{picture.address}" '
             f'width="{picture.width}" height="{picture.height}" alt="{escape(picture.title)}"></div></figure>'
             for picture in album.pictures
         )
@@ -256,6 +270,3 @@ def _job(section: Section, run: Run) -> str:
 
 def _command(text: str) -> str:
     return f'<div class="command"><pre><code>{escape(text)}</code></pre></div>'
-
-
-__all__ = ["Group", "Page", "colour_indices"]

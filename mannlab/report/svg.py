@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from textwrap import wrap
 
 from mannlab.report.statistics import Band, Estimate
 
@@ -86,12 +87,14 @@ def span(values: Sequence[float], log: bool = False) -> tuple[float, float]:
     if not finite:
         return (1.0, 10.0) if log else (0.0, 1.0)
     low, high = min(finite), max(finite)
+    # Values so close that their difference is rounding are one value.
+    same = high - low <= 1e-9 * max(abs(low), abs(high))
     if log:
-        return (low / 1.15, high * 1.15) if high > low else (low / 2, high * 2)
-    if low >= 0 and low <= 0.6 * high:
+        return (low / 2, high * 2) if same else (low / 1.15, high * 1.15)
+    if 0 <= low <= 0.6 * high and not same:
         return 0.0, high * 1.04
-    room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
-    return low - room if low < 0 or low > room else 0.0, high + room
+    room = (0.1 * abs(high) if same else 0.06 * (high - low)) or 1.0
+    return 0.0 if 0 <= low <= room else low - room, high + room
 
 
 def short(value: float) -> str:
@@ -233,7 +236,7 @@ def _hover(line: Line) -> dict[str, object]:
     return {"n": line.label, "c": line.index % COLOURS, "x": places, "v": points}
 
 
-ROW = 40.0
+LETTERS, TEXT_ROW, BAR_ROW = 50, 14.0, 26.0  # letters that fit a line; heights
 
 
 def bar_chart(bars: Sequence[tuple[str, int, Estimate]], name: str, text: Callable[[Estimate], str]) -> str:
@@ -253,32 +256,37 @@ def bar_chart(bars: Sequence[tuple[str, int, Estimate]], name: str, text: Callab
     low = max(low - 0.5 * room, min([low, *whiskers])) if low < 0 else low
     high = min(high + 0.5 * room, max([high, *whiskers])) if high > 0 else high
     x = Axis(low, high if high > low else low + 1.0, 6.0, WIDTH - RIGHT)
-    height = ROW * len(bars) + 22
-    parts = []
+    parts, top = [], 0.0
+    for label, index, found in bars:
+        lines = wrap(label, max(12, LETTERS - len(text(found)))) or [""]
+        parts.append(_bar(lines, index, found, f"{label}: {text(found)}", text(found), x, top))
+        top += TEXT_ROW * len(lines) + BAR_ROW
+    grid = []
     for tick in x.ticks():
-        parts.append(f'<path class="grid" d="M{x(tick):.1f} 0V{height - 18}"/>')
+        grid.append(f'<path class="grid" d="M{x(tick):.1f} 0V{top + 4}"/>')
         anchor = "start" if x(tick) < 12 else "middle"
-        parts.append(f'<text x="{x(tick):.1f}" y="{height - 5}" text-anchor="{anchor}">{short(tick)}</text>')
-    for row, (label, index, found) in enumerate(bars):
-        parts.append(_bar(label, index, found, text(found), x, ROW * row))
+        grid.append(f'<text x="{x(tick):.1f}" y="{top + 17}" text-anchor="{anchor}">{short(tick)}</text>')
     return (
-        f'<svg class="bars" viewBox="0 0 {WIDTH:.0f} {height:.0f}" role="img" '
-        f'aria-label="{escape(name)}">{"".join(parts)}</svg>'
+        f'<svg class="bars" viewBox="0 0 {WIDTH:.0f} {top + 22:.0f}" role="img" '
+        f'aria-label="{escape(name)}">{"".join([*grid, *parts])}</svg>'
     )
 
 
-def _bar(label: str, index: int, found: Estimate, text: str, x: Axis, top: float) -> str:
-    middle = top + 26
-    zero, end = sorted((x(max(0.0, x.low)), x(found.mean)))
+def _bar(lines: Sequence[str], index: int, found: Estimate, tip: str, text: str, x: Axis, top: float) -> str:
+    middle = top + TEXT_ROW * len(lines) + 12
+    zero, end = sorted((x(0.0), x(found.mean)))
     runs = len(found.values)
-    tip = f"{label}: {text}, {runs} run{'s' if runs > 1 else ''}"
+    tip = f"{tip}, {runs} run{'s' if runs > 1 else ''}"
     parts = [
         f"<title>{escape(tip)}</title>",
-        f'<rect class="hit" x="0" y="{top}" width="{WIDTH:.0f}" height="{ROW}"/>',
-        f'<text class="name" x="{x.start}" y="{top + 13}">{escape(_cut(label, 55 - len(text)))}</text>',
+        f'<rect class="hit" x="0" y="{top}" width="{WIDTH:.0f}" height="{middle + 14 - top}"/>',
         f'<text class="value" x="{WIDTH - RIGHT}" y="{top + 13}" text-anchor="end">{escape(text)}</text>',
-        f'<rect class="bar" x="{zero:.1f}" y="{top + 19}" width="{max(1.0, end - zero):.1f}" height="14"/>',
+        f'<rect class="bar" x="{zero:.1f}" y="{middle - 7}" width="{max(1.0, end - zero):.1f}" height="14"/>',
     ]
+    for row, line in enumerate(lines):
+        parts.append(
+            f'<text class="name" x="{x.start}" y="{top + 13 + TEXT_ROW * row}">{escape(line)}</text>'
+        )
     if found.low is not None and found.high is not None:
         left, right = x(max(found.low, x.low)), x(min(found.high, x.high))
         parts.append(f'<path class="whisker" d="M{left:.1f} {middle}H{right:.1f}"/>')
@@ -293,7 +301,3 @@ def _bar(label: str, index: int, found: Estimate, text: str, x: Axis, top: float
         for value in found.values:
             parts.append(f'<circle class="run" cx="{x(value):.1f}" cy="{middle}" r="2.6"/>')
     return f'<g class="c{index % COLOURS}" data-tip="{escape(tip)}">{"".join(parts)}</g>'
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: max(1, most - 1)]}…"
