@@ -1,7 +1,7 @@
 """Learning curves as loggers wrote them: TensorBoard's event files, or ``metrics.csv``.
 
-TensorBoard's own reader checks every byte in Python, pictures included, which takes about a second for each
-five megabytes. Here records are framed by hand and large ones, which hold pictures, are skipped unread.
+TensorBoard's own reader checks every byte in Python, those of pictures too, and most bytes of a file are
+pictures. Here records are framed by hand, and large ones are skipped unread.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ class Scalars:
         curves: tag to step to (value, seconds since the run began, or NaN if nobody wrote it down).
         watched: the main metrics of validation, if the log names them.
         problem: why something could not be read.
+        began: when the first file was begun, seconds since the epoch.
     """
 
     curves: dict[str, dict[int, tuple[float, float]]] = field(default_factory=dict)
     watched: list[str] = field(default_factory=list)
     problem: str | None = None
+    began: float | None = None
 
     def curve(self, tag: str, axis: str, sequences: float | None = None) -> tuple[list[float], list[float]]:
         """The points of a tag, by rising x.
@@ -85,15 +87,14 @@ def _read_events(path: Path, found: Scalars) -> None:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorboard.compat.proto import event_pb2
 
-    began = None
     try:
         for record in records(path):
             event = event_pb2.Event.FromString(record)
-            began = event.wall_time if began is None else began
+            found.began = event.wall_time if found.began is None else found.began
             for value in event.summary.value:
                 number = _number(value)
                 if number is not None:
-                    _keep(found, value.tag, event.step, number, event.wall_time - began)
+                    _keep(found, value.tag, event.step, number, event.wall_time - found.began)
     except DecodeError:
         found.problem = f"{path.name} is damaged; what stands before the damage was read"
 
