@@ -14,6 +14,8 @@ from mannlab.report.statistics import Band, Estimate
 WIDTH, HEIGHT = 380.0, 236.0
 LEFT, RIGHT, TOP, BOTTOM = 48.0, 14.0, 10.0, 38.0
 COLOURS = 8  # of page.css; further groups have the same ones, dashed
+NOTHING = 1e-100  # numbers smaller than this are zero
+DECADES = 1e12  # the most that a logarithmic axis spans
 SPREAD = 16  # sizes that span more than this factor are drawn on a logarithmic axis
 SHAPES = (
     "M-4 0A4 4 0 1 0 4 0A4 4 0 1 0-4 0Z",
@@ -87,9 +89,12 @@ def span(values: Sequence[float], log: bool = False) -> tuple[float, float]:
     if not finite:
         return (1.0, 10.0) if log else (0.0, 1.0)
     low, high = min(finite), max(finite)
+    if max(abs(low), abs(high)) < NOTHING:
+        return (1.0, 10.0) if log else (0.0 if low >= 0 else -1.0, 1.0)
     # Values so close that their difference is rounding are one value.
     same = high - low <= 1e-9 * max(abs(low), abs(high))
     if log:
+        low = max(low, high / DECADES)
         return (low / 2, high * 2) if same else (low / 1.15, high * 1.15)
     if 0 <= low <= 0.6 * high and not same:
         return 0.0, high * 1.04
@@ -255,7 +260,7 @@ def bar_chart(bars: Sequence[tuple[str, int, Estimate]], name: str, text: Callab
     room = (high - low) or 1.0
     low = max(low - 0.5 * room, min([low, *whiskers])) if low < 0 else low
     high = min(high + 0.5 * room, max([high, *whiskers])) if high > 0 else high
-    x = Axis(low, high if high > low else low + 1.0, 6.0, WIDTH - RIGHT)
+    x = Axis(low, high if high - low > NOTHING else low + 1.0, 6.0, WIDTH - RIGHT)
     parts, top = [], 0.0
     for label, index, found in bars:
         lines = wrap(label, max(12, LETTERS - len(text(found)))) or [""]

@@ -48,6 +48,10 @@ def test_our_own_commands(complete: Callable[[str], set[str]], tmp_path: Path) -
     assert complete("mannlab eval outputs/c") == {"outputs/copy/"}
     assert complete("mannlab eval ck") == {"ckpt=best", "ckpt=last"}
     assert complete("mannlab list mem") == {"memory"}
+    assert {"by=", "metric=", "to=", "outputs/"} <= complete("mannlab report ")
+    assert complete("mannlab report outputs/c") == {"outputs/copy/"}
+    assert complete("mannlab report to=out") == {"to=outputs/"}
+    assert complete("mannlab rep") == {"report"}
 
 
 def test_what_is_installed_is_for_the_console_script(capsys: pytest.CaptureFixture[str]) -> None:
