@@ -50,7 +50,7 @@ def test_the_page_lies_in_the_first_folder(outputs: Path, capsys: pytest.Capture
 def test_files_of_several_kinds(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "outputs", "by=controller", "to=a.csv,b.md", "to=new/c.json"]) == 0
     assert "new/c.json" in capsys.readouterr().out
-    assert len(list(csv.reader(Path("a.csv").open()))) == 11
+    assert len(Path("a.csv").read_text().splitlines()) == 11
     assert Path("b.md").read_text().startswith("## copy")
     assert json.loads(Path("new/c.json").read_text())["tasks"][0]["by"] == ["controller"]
     assert not (outputs / "report.html").exists()

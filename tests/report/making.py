@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from mannlab.report import groups, runs
+from mannlab.report.page import Page
+
 BATCH = 4
 SIZES = (10, 20, 50)
+EVIL = "<img src=https://example.org/x onerror=alert(1)>\"'</script><script>alert(2)</script>"
 
 
 def config(seed: int = 1, **changed: Any) -> dict[str, Any]:
@@ -106,6 +111,11 @@ def log(folder: Path, curve: Sequence[float], every: int = 100) -> None:
 
 
 def write(writer: EventFileWriter, tag: str, value: float, step: int, seconds: float) -> None:
-    """One number, in the way of ``torch.utils.tensorboard``."""
+    """One number, in the way of ``torch.utils.tensorboard``, written so many seconds from now."""
     number = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
-    writer.add_event(Event(wall_time=2e9 + seconds, step=step, summary=number))
+    writer.add_event(Event(wall_time=time.time() + seconds, step=step, summary=number))
+
+
+def page_of(folder: Path, *by: str) -> str:
+    """The page of the runs in a folder."""
+    return Page(groups.sections(runs.collect([folder]), by), ["outputs"]).html()

@@ -1,21 +1,16 @@
-"""The page: what is on it, and what a browser makes of it."""
+"""The page: what is on it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from mannlab.report import charts, groups, runs
-from mannlab.report.page import Page, colour_indices
+from mannlab.report.page import colour_indices
 from tests.report import making
+from tests.report.making import EVIL, page_of
 
-CHROMIUM = Path("/usr/bin/chromium")
-EVIL = "<img src=https://example.org/x onerror=alert(1)>\"'</script><script>alert(2)</script>"
 VOID = {"meta", "link", "img", "input", "br"}
 
 
@@ -43,35 +38,12 @@ class Reader(HTMLParser):
         self.text += data
 
 
-def page_of(folder: Path, *by: str) -> str:
-    return Page(groups.sections(runs.collect([folder]), by), ["outputs"]).html()
-
-
 def read(page: str) -> Reader:
     reader = Reader()
     reader.feed(page)
     reader.close()
     assert reader.open == []
     return reader
-
-
-@pytest.fixture
-def some(tmp_path: Path) -> Path:
-    """Two groups with seeds and pictures, a failure, a running run, and another task."""
-    for name in ("lstm", "gru"):
-        for seed in (1, 2, 3):
-            making.run(
-                tmp_path / "sweep" / f"{name}-{seed}",
-                seed * (2.0 if name == "gru" else 0.01),
-                seed,
-                {"controller__name": name},
-                curve=[9.0, 4.0 / seed, 0.02 * seed],
-                pictures=["test_stream"],
-            )
-    making.run(tmp_path / "failed", 9.0, 4, {"controller__name": "gru"}, status="failed", error=EVIL)
-    making.run(tmp_path / "running", None, 5, {"controller__name": "gru"}, curve=[5.0])
-    making.run(tmp_path / "other", 1.0, 1, {"task": {"name": "recall"}}, curve=None)
-    return tmp_path
 
 
 def test_everything_is_on_the_page(some: Path) -> None:
@@ -164,146 +136,3 @@ def test_charts_show_the_best_of_many_groups(tmp_path: Path) -> None:
     text = page_of(tmp_path)
     assert "slots=14" in text
     assert f"the best {charts.MOST_GROUPS} groups" in text
-
-
-# ---------------------------------------------------------------------- in a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium without a window."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.exists():
-        pytest.skip(f"there is no {CHROMIUM}")
-    with playwright.sync_playwright() as program:
-        started = program.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield started
-        started.close()
-
-
-class Tab:
-    """A page in a browser, and what it asked for and complained of."""
-
-    def __init__(self, browser: Any, path: Path, **how: Any) -> None:
-        self.asked: list[str] = []
-        self.said: list[str] = []
-        self.context = browser.new_context(**how)
-        self.page = self.context.new_page()
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.said.append(dialog.message))
-        self.page.goto(path.as_uri())
-
-    def style(self, what: str, key: str) -> Any:
-        return self.page.eval_on_selector(what, f"node => getComputedStyle(node).{key}")
-
-
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-DESK = {"viewport": {"width": 1280, "height": 900}}
-
-
-@pytest.fixture
-def written(some: Path) -> Path:
-    path = some / "report.html"
-    path.write_text(page_of(some), encoding="utf-8")
-    return path
-
-
-@pytest.mark.parametrize("how", [DESK, PHONE], ids=["desk", "phone"])
-@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "plain"])
-def test_groups_show_nothing_leaves_and_nothing_overflows(
-    browser: Any, written: Path, how: dict[str, Any], scripts: bool
-) -> None:
-    tab = Tab(browser, written, java_script_enabled=scripts, **how)
-    for name in ("gru", "lstm"):
-        assert tab.page.locator("tbody td", has_text=name).first.is_visible()
-    assert tab.page.locator("svg.plot:visible").count() >= 4
-    assert [url for url in tab.asked if not url.startswith(("file:", "data:"))] == []
-    assert tab.said == []
-    if scripts:
-        for details in tab.page.locator("details").all():
-            details.evaluate("node => { node.open = true }")
-        wide = tab.page.evaluate(
-            "() => [document.documentElement.scrollWidth, document.body.scrollWidth, innerWidth]"
-        )
-        assert max(wide[:2]) <= wide[2] == how["viewport"]["width"]
-    tab.context.close()
-
-
-@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "plain"])
-def test_the_theme_follows_the_system_and_the_switch(browser: Any, written: Path, scripts: bool) -> None:
-    dark, light = "rgb(18, 22, 28)", "rgb(255, 255, 255)"
-    for system, shown in (("dark", dark), ("light", light)):
-        tab = Tab(browser, written, color_scheme=system, java_script_enabled=scripts, **DESK)
-        assert tab.style("body", "backgroundColor") == shown
-        tab.page.get_by_text("dark", exact=True).click()
-        assert tab.style("body", "backgroundColor") == dark
-        tab.page.get_by_text("light", exact=True).click()
-        assert tab.style("body", "backgroundColor") == light
-        tab.context.close()
-
-
-def test_axes_can_be_switched_without_scripts(browser: Any, written: Path) -> None:
-    tab = Tab(browser, written, java_script_enabled=False, **DESK)
-    curves = tab.page.locator(".curves").first
-
-    def labels() -> set[str]:
-        return {text for text in curves.locator("svg:visible text").all_text_contents() if "se" in text}
-
-    assert labels() == {"sequences seen"}
-    curves.get_by_text("time", exact=True).click()
-    assert labels() == {"seconds since the start"}
-    before = curves.locator("svg.plot:visible").first.get_attribute("data-plot")
-    curves.get_by_text("logarithmic", exact=True).click()
-    assert curves.locator("svg.plot:visible").first.get_attribute("data-plot") != before
-    tab.context.close()
-
-
-def test_tables_are_sorted_by_their_heads(browser: Any, written: Path) -> None:
-    tab = Tab(browser, written, **DESK)
-    head = tab.page.locator("table").first.locator("th", has_text="bit errors")
-
-    def column() -> list[str]:
-        return [
-            text.strip()
-            for text in tab.page.locator("table").first.locator("tbody td:first-child").all_text_contents()
-        ]
-
-    head.get_by_role("button").click()
-    assert column() == ["lstm", "gru"]
-    assert head.get_attribute("aria-sort") == "ascending"
-    head.get_by_role("button").click()
-    assert column() == ["gru", "lstm"]
-    tab.context.close()
-
-
-def test_pointing_at_a_chart_shows_its_values(browser: Any, written: Path) -> None:
-    tab = Tab(browser, written, **DESK)
-    tip = tab.page.locator("#tip")
-    assert not tip.is_visible()
-    tab.page.locator(".curves svg.plot:visible").first.hover(position={"x": 330, "y": 80})
-    assert tip.is_visible()
-    text = tip.inner_text()
-    assert "1,200 sequences seen" in text
-    assert "lstm" in text
-    assert "3 runs" in text
-    tab.page.locator("[data-tip]").first.hover()
-    assert tip.inner_text() == "gru: 4 ± 5, 3 runs"
-    tab.context.close()
-
-
-def test_names_are_not_run(browser: Any, tmp_path: Path) -> None:
-    making.run(
-        tmp_path / "a", 1.0, changed={"controller__name": EVIL}, error=EVIL, overrides=[EVIL], task_label=EVIL
-    )
-    path = tmp_path / "report.html"
-    path.write_text(page_of(tmp_path, "controller"), encoding="utf-8")
-    tab = Tab(browser, path, **DESK)
-    tab.page.locator("svg.plot:visible").first.hover()
-    tab.page.locator("[data-tip]").first.hover()
-    assert tab.said == []
-    assert [url for url in tab.asked if not url.startswith(("file:", "data:"))] == []
-    tab.context.close()

@@ -58,8 +58,7 @@ def test_logarithmic_axes_hold_their_values(values: list[float]) -> None:
 
 
 def test_logarithmic_axes_end_somewhere() -> None:
-    low, high = span([1e-300, 1.0], log=True)
-    assert 1e-13 < low < 1e-11
+    assert 1e-13 < span([1e-300, 1.0], log=True)[0] < 1e-11
     assert span([0.0, -1.0], log=True) == (1.0, 10.0)
     assert span([5e-324]) == (0.0, 1.0)
 
