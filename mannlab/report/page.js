@@ -78,12 +78,16 @@
     guide = null;
   };
 
+  // A finger leaves as soon as it is lifted: what it showed stays until it touches something else.
+  const leave = (event) => { if (event.pointerType !== "touch") hide(); };
+  addEventListener("pointerdown", hide, { capture: true });
+
   for (const bar of all("[data-tip]")) {
     bar.querySelector("title")?.remove();
     const say = (event) => { tip.replaceChildren(make("span", bar.dataset.tip)); show(event); };
     bar.addEventListener("pointermove", say);
     bar.addEventListener("pointerdown", say);
-    bar.addEventListener("pointerleave", hide);
+    bar.addEventListener("pointerleave", leave);
   }
 
   const short = (value) => Number(value.toPrecision(4)).toLocaleString("en");
@@ -124,7 +128,7 @@
     };
     svg.addEventListener("pointermove", say);
     svg.addEventListener("pointerdown", say);
-    svg.addEventListener("pointerleave", hide);
+    svg.addEventListener("pointerleave", leave);
   }
   addEventListener("scroll", hide, { passive: true });
 })();

@@ -127,7 +127,7 @@ def _section(section: Section, found: Sequence[Album], colours: dict[str, int], 
         parts.append(f"<p class=quiet>{escape(_by(section))}</p>")
         parts.append(_table(section, colours))
         if any(run.finished for run in section.runs):
-            parts.append(f"<p class=quiet>{escape(tables.NOTE)}</p>")
+            parts.append(f"<p class=quiet>{escape(tables.NOTE)}; green: the best mean</p>")
         bars = charts.comparison(section, colours)
         if bars:
             several = any(len(group.counted) > 1 for group in section.groups)

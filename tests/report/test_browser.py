@@ -162,3 +162,18 @@ def test_names_are_not_run(browser: Any, tmp_path: Path) -> None:
     assert tab.said == []
     assert [url for url in tab.asked if not url.startswith(("file:", "data:"))] == []
     tab.context.close()
+
+
+def test_what_a_finger_shows_stays_until_the_next_touch(browser: Any, written: Path) -> None:
+    tab = Tab(browser, written, **PHONE)
+    tip = tab.page.locator("#tip")
+    chart = tab.page.locator(".curves svg.plot:visible").first
+    chart.scroll_into_view_if_needed()
+    tab.page.wait_for_timeout(300)
+    chart.tap()
+    assert tip.is_visible()
+    box = tip.bounding_box()
+    assert 0 <= box["x"] <= box["x"] + box["width"] <= 390
+    tab.page.locator(".curves .legend").first.tap()
+    assert not tip.is_visible()
+    tab.context.close()
