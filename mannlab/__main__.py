@@ -17,6 +17,7 @@ COMMANDS = {
     "list": "mannlab.cli.listing",
     "new": "mannlab.cli.new",
     "bench": "mannlab.cli.bench",
+    "report": "mannlab.cli.report",
     "resume": "mannlab.cli.resume",
 }
 

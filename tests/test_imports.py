@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "checks": {"contracts", "registry", "errors", "draws", "model"},
     "training": BELOW_TRAINING,
     "inspection": BELOW_TRAINING | {"training"},
+    "report": {"errors", ""},
 }
 OUTER_ROOMS = {"", "__main__", "cli", "compose", "hydra_plugins", "sweep"}
 HYDRA_ROOMS = {"__main__", "cli", "compose", "_hydra", "hydra_plugins", "sweep"}

@@ -12,6 +12,7 @@ from mannlab.__main__ import COMMANDS
 from mannlab.cli import keywords, train
 
 LINE = "COMP_LINE"
+REPORT = ("by=", "metric=", "to=")
 
 
 def main(arguments: list[str]) -> int:
@@ -60,6 +61,9 @@ def own(command: str, last: str) -> list[str]:
         found = list(bench.names())
     elif command == "new":
         found = [*registry.ROOMS, "--package"]
+    elif command == "report":
+        key, equals, begun = last.partition("=")
+        found = [f"to={path}" for path in files(begun)] if key == "to" and equals else [*REPORT, *paths(last)]
     elif last.startswith(("run=", "sweep=")):
         key, _, begun = last.partition("=")
         found = [f"{key}={path}" for path in paths(begun)]

@@ -26,6 +26,7 @@ COMMANDS = (
         "inspect RUN [sample=3] [split=length_20]",
         "one sample step by step: what is read, written and answered",
     ),
+    ("report [FOLDER] [by=controller,memory] [to=FILE]", "runs compared: tables, and a page with charts"),
     ("list [memory]", "every part with its options, their types and defaults"),
     ("new memory NAME [--package DIR]", "a plugin package with a memory, controller or task of your own"),
     ("bench [dense]", "how fast this machine is, beside other packages where they are installed"),

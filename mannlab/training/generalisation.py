@@ -88,3 +88,9 @@ def reached_by(curriculum: Mapping[str, Any] | None) -> int | None:
     """The largest size in the state of a curriculum, of a checkpoint."""
     rises = (curriculum or {}).get("rises")
     return int(rises[-1][1]) if rises else None
+
+
+def sizes(task: Task, reached: int | None) -> dict[str, Any]:
+    """For the summary: ``levels`` (the size of each test set that has one) and ``trained`` (as above)."""
+    levels = {split.stream: split.level for split in task.splits("test") if split.level is not None}
+    return {"levels": levels, "trained": largest_trained(task, reached) if levels else None}

@@ -48,7 +48,7 @@ from mannlab.training.checkpoints import (
 )
 from mannlab.training.data import StreamData
 from mannlab.training.environment import quiet, seed_everything, set_threads
-from mannlab.training.generalisation import TITLE, generalisation, largest_trained, reached_by
+from mannlab.training.generalisation import TITLE, generalisation, largest_trained, reached_by, sizes
 from mannlab.training.loggers import Table, TensorBoard, close
 from mannlab.training.module import MannModule
 from mannlab.training.summary import (
@@ -245,6 +245,8 @@ class _Run:
             name, metric = task.splits("test")[0].stream, task.objective.metric
             value = metrics.get(f"{name}/{metric}", metrics.get(f"{task.splits('val')[0].stream}/{metric}"))
             objective = {"metric": metric, "mode": task.objective.mode, "value": value}
+            objective |= {"shown": task.objective.watched, "solved": task.objective.solved}
+        level = self.data.curriculum.ceiling if self.data else None
         solved = [callback.sequences_until_solved for callback in self.found(StopWhenSolved)]
         return {
             "status": self.status,
@@ -262,7 +264,8 @@ class _Run:
             "metrics": metrics,
             "objective": objective,
             "sequences_until_solved": solved[0] if solved else None,
-            "curriculum_level": self.data.curriculum.ceiling if self.data else None,
+            "curriculum_level": level,
+            "generalisation": sizes(task, level) if task else {},
             "resumed_from": str(self.resumed) if self.resumed else None,
             "facts": task.facts() if task else {},
             "overrides": list(config.get("overrides") or []),

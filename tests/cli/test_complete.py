@@ -50,6 +50,10 @@ def test_our_own_commands(complete: Callable[[str], set[str]], tmp_path: Path) -
     assert complete("mannlab inspect s") == {"sample=", "split=", "steps="}
     assert complete("mannlab insp") == {"inspect"}
     assert complete("mannlab list mem") == {"memory"}
+    assert {"by=", "metric=", "to=", "outputs/"} <= complete("mannlab report ")
+    assert complete("mannlab report outputs/c") == {"outputs/copy/"}
+    assert complete("mannlab report to=out") == {"to=outputs/"}
+    assert complete("mannlab rep") == {"report"}
     assert complete("mannlab resume sweep=out") == {"sweep=outputs/"}
     assert complete("mannlab resume fa") == {"failed=keep"}
     assert complete("mannlab bench spar") == {"sparse"}

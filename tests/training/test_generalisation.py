@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mannlab.registry import build
-from mannlab.training.generalisation import generalisation, largest_trained, main_label, reached_by
+from mannlab.training.generalisation import generalisation, largest_trained, main_label, reached_by, sizes
 
 
 def metrics(*splits: str) -> dict[str, float]:
@@ -66,3 +66,9 @@ def test_each_kind_of_size_ends_where_it_was_trained(
     for label, end, kind in zip(wanted, ends, kinds, strict=False):
         assert labels[label].get_xdata()[0] == end
         assert not kind or labels[label].get_color() == labels[kind.strip()].get_color()
+
+
+def test_what_the_summary_says_of_sizes() -> None:
+    copy = build("task", "copy", lengths=[4, 20])
+    assert sizes(copy, None) == {"levels": {"test_length_4": 4, "test_length_20": 20}, "trained": 20}
+    assert sizes(build("task", "copy", lengths=[]), None) == {"levels": {}, "trained": None}

@@ -1,0 +1,1 @@
+"""Runs compared: what lies in folders, as tables and as one page."""
