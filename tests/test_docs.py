@@ -21,6 +21,9 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 NAMES = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
 
 
+FENCED = r"(?:^<!-- (not run: .+?|refused|run) -->\n)?^```(bash|python)\n(.*?)^```"
+
+
 @dataclass(frozen=True)
 class Block:
     """A fenced block of a document, and what an HTML comment right above it says."""
@@ -64,9 +67,8 @@ def commands(text: str) -> Iterator[list[str]]:
     lines = [line for block in blocks(text) if block.language == "bash" for line in block.lines]
     refused = {line for block in blocks(text) if block.said == "refused" for line in block.lines}
     quoted = re.findall(r"(?:`|<code>)((?:python -m )?mannlab [^`<]+)(?:`|</code>)", text)
-    for line in [line for line in lines if line not in refused] + [
-        line.replace("\n", " ") for line in quoted
-    ]:
+    shown = [line for line in lines if line not in refused]
+    for line in [*shown, *(line.replace("\n", " ") for line in quoted)]:
         found = arguments_of(line)
         if found is not None:
             yield [word for word in found if word != "..."]

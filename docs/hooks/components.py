@@ -1,10 +1,14 @@
 """Tables made from the yaml files and the signatures, so that they say what the program says.
 
-Directives, each an HTML comment on a line of its own: ``options: memory=dense`` (a table of options), ``component:
-task=copy`` (description and options), ``remaining: task`` (those of a group that the page does not name),
-``overview: memory`` (a list), ``group: optimizer`` (every choice of a group of configurations), ``keys`` (of
-conf/config.yaml), ``usage: eval`` (what a command says of itself), ``commands`` (those that the page has no part
-for), ``flags``.
+Directives, each an HTML comment on a line of its own:
+
+- ``options: memory=dense``: a table of options;
+- ``component: task=copy``: description and options;
+- ``remaining: task``: those of a group that the page does not name;
+- ``overview: memory``: a list of a group;
+- ``group: optimizer``: every choice of a group of configurations;
+- ``keys``: those of conf/config.yaml;
+- ``usage: eval``: what a command says of itself; ``commands``: of those without a part here; ``flags``.
 """
 
 from __future__ import annotations
@@ -122,7 +126,8 @@ def component(said: str, _: str, where: str) -> str:
     text = inspect.getdoc(registry.get(found.group, found.name)) or ""
     words = re.split(r"^(?:Args|Raises|Returns|Attributes):$", text, flags=re.MULTILINE)[0].strip()
     words = ROLE.sub(r"`\1`", words).replace("``", "`")
-    return f"{words}\n\n```text\n{found.group}={found.name}\n```\n\n### Options of {found.name}\n\n{option_table(found)}"
+    typed = f"```text\n{found.group}={found.name}\n```"
+    return f"{words}\n\n{typed}\n\n### Options of {found.name}\n\n{option_table(found)}"
 
 
 def remaining(group: str, markdown: str, where: str) -> str:

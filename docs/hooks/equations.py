@@ -46,10 +46,10 @@ def svg(tex: str) -> str:
         width, height, depth = text_to_path.get_text_width_height_descent(text, prop, ismath=True)
         outline = TextPath((0, 0), text, size=SIZE, prop=prop)
     said = html.escape(tex, quote=True)
+    size = f"width:{width / SIZE:.2f}em;height:{height / SIZE:.2f}em;vertical-align:{-depth / SIZE:.2f}em"
     return (
         f'<svg role="img" aria-label="{said}" viewBox="0 {depth - height:.0f} {width:.0f} {height:.0f}" '
-        f'style="width:{width / SIZE:.2f}em;height:{height / SIZE:.2f}em;vertical-align:{-depth / SIZE:.2f}em">'
-        f'<title>{said}</title><path d="{drawing(outline.vertices, outline.codes)}"/></svg>'
+        f'style="{size}"><title>{said}</title><path d="{drawing(outline.vertices, outline.codes)}"/></svg>'
     )
 
 

@@ -1,7 +1,7 @@
 """Parts of the documents at the root of the checkout shown on pages, and links that lead out of docs/.
 
-``<!-- include: README.md -->`` is a whole document, ``<!-- include: README.md#Results -->`` what stands below a
-heading, and ``<!-- include: README.md#Results **Copy** -->`` the part of it that begins with these words in bold.
+``<!-- include: README.md -->`` is a whole document, ``<!-- include: README.md#Results -->`` what stands below
+a heading, ``<!-- include: README.md#Results **Copy** -->`` the part of it that begins with this in bold.
 """
 
 from __future__ import annotations
