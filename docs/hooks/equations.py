@@ -23,7 +23,7 @@ def on_page_content(content: str, page: Any, **_: Any) -> str:
             picture = svg(tex)
         except ValueError as error:
             raise PluginError(f"{page.file.src_uri}: this equation cannot be set: {tex}\n{error}") from error
-        kind = "display" if match[1] == "div" else "inline"
+        kind = "alone" if match[1] == "div" else "within"
         return f'<{match[1]} class="equation {kind}">{picture}</{match[1]}>'
 
     return SPAN.sub(drawn, content)
