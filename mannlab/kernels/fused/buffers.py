@@ -26,7 +26,9 @@ def _take(size: int, dtype: torch.dtype) -> Tensor:
     fitting = [n for n, room in enumerate(_free) if room.dtype == dtype and size <= len(room) <= 4 * size]
     if fitting:
         return _free.pop(min(fitting, key=lambda n: len(_free[n])))
-    return torch.empty(size, dtype=dtype)
+    # An evaluation's room is for training, too, which may not write to a tensor of inference mode.
+    with torch.inference_mode(False):
+        return torch.empty(size, dtype=dtype)
 
 
 class History:

@@ -46,3 +46,14 @@ def test_little_is_kept():
     del held
     assert len(buffers._free) == buffers.MOST_KEPT
     assert min(map(len, buffers._free)) > 0
+
+
+def test_room_of_an_evaluation_serves_training():
+    with torch.inference_mode():
+        evaluated = History({"a": (40,)}, torch.float32)
+        evaluated.tensors["a"].fill_(1)
+    room = evaluated.arrays["a"].ctypes.data
+    del evaluated
+    trained = History({"a": (40,)}, torch.float32)
+    trained.tensors["a"].add_(1)
+    assert trained.arrays["a"].ctypes.data == room
