@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,3 +55,28 @@ def test_where_output_is_for_answers_the_log_goes_elsewhere(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "warning: look out\n"
+
+
+def test_lines_for_the_file_alone_do_not_show(
+    log: logging.Logger, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    log.info("test/loss 1", extra={"file_only": True})
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "train.log").read_text() == "test/loss 1\n"
+
+
+def test_warnings_of_libraries_are_kept(log: logging.Logger, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        shown: list[str] = []
+        warnings.showwarning = lambda message, *rest, **named: shown.append(str(message))
+        with logs.warnings_kept():
+            warnings.warn("old thing", UserWarning, stacklevel=1)
+        warnings.warn("later", UserWarning, stacklevel=1)
+    assert shown == ["old thing", "later"]
+    assert (tmp_path / "train.log").read_text() == "UserWarning: old thing\n"
+
+
+def test_files_have_no_colours() -> None:
+    record = logging.LogRecord("a", logging.INFO, "", 0, "\x1b[1;31mred\x1b[0m and plain", None, None)
+    assert logs.Plain("%(message)s").format(record) == "red and plain"

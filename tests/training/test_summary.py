@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import math
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,16 @@ from rich.console import Console
 
 from mannlab.registry import build
 from mannlab.training.checkpoints import WriteError
-from mannlab.training.summary import plain, print_results, results_table, versions, write_json
+from mannlab.training.summary import (
+    folded,
+    log_results,
+    plain,
+    print_results,
+    repeat_command,
+    results_table,
+    versions,
+    write_json,
+)
 
 
 def test_json_is_valid_whatever_the_numbers(tmp_path: Path) -> None:
@@ -124,3 +135,42 @@ def test_a_run_whose_time_was_up_says_so(
 
 def test_versions_name_what_matters() -> None:
     assert {"python", "mannlab", "torch", "lightning"} <= set(versions())
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "label"),
+    [
+        ("copy", {"max_length": 20, "lengths": [30]}, "as trained: length to 20"),
+        ("copy", {"max_length": 20, "lengths": [30], "curriculum": True}, "length to 20"),
+        ("copy", {"max_length": 6, "lengths": []}, "as trained: size to 6"),
+        ("repeat_copy", {"max_length": 7, "max_repeats": 5}, "as trained: length to 7, repeats to 5"),
+    ],
+)
+def test_the_main_set_says_which_sizes_it_has(task: str, options: dict[str, object], label: str) -> None:
+    made = build("task", task, **options)
+    name = made.objective.metric
+    table = results_table(made, {f"test/{name}": 1.0})
+    assert table is not None
+    assert list(table.columns[0].cells) == [label]
+
+
+def test_the_log_ends_with_every_metric(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    metrics = {"test/bit_errors_per_sequence": 0.25, "val_memory/erase_percent": 40.0}
+    summary = {"status": "completed", "metrics": metrics, "steps": 3, "sequences": 12, "wall_seconds": 1}
+    with caplog.at_level(logging.INFO, logger="mannlab"):
+        log_results(build("task", "copy"), summary, tmp_path)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[-2:] == ["test/bit_errors_per_sequence 0.25", "val_memory/erase_percent 40"]
+    assert any(line.startswith("finished after 3 steps") for line in lines)
+    assert all(record.file_only for record in caplog.records)  # type: ignore[attr-defined]
+
+
+def test_the_command_repeats_the_run() -> None:
+    assert repeat_command({"seed": 1}) is None
+    command = repeat_command({"seed": 4, "overrides": ["task=copy", "task.lengths=[1, 2]"]})
+    assert command == "python -m mannlab task=copy 'task.lengths=[1, 2]' seed=4"
+    assert repeat_command({"seed": 4, "overrides": ["seed=4"]}) == "python -m mannlab seed=4"
+    long = repeat_command({"overrides": [f"task.option_{n}='a b'" for n in range(20)]})
+    assert long is not None
+    assert max(map(len, folded(long).splitlines())) < 110
+    assert shlex.split(folded(long).replace("\\\n", "")) == shlex.split(long)

@@ -449,3 +449,62 @@ def test_csv_logger_writes_a_table(tmp_path: Path, settings: Any) -> None:
     header, *rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     assert "train/loss_nats" in header
     assert len(rows) >= 3
+
+
+# ---------------------------------------------------------------------- memory health and the dashboard
+
+
+def test_health_changes_nothing_and_runs_at_validations_alone(
+    tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mannlab.training.callbacks import health
+
+    calls, measured = [], health.measured
+
+    def counted(pl_module: Any, batch: Any) -> dict[str, float]:
+        calls.append((pl_module.global_step, len(batch)))
+        return measured(pl_module, batch)
+
+    monkeypatch.setattr(health, "measured", counted)
+    plain = train(settings({"callbacks.memory_health": None}), tmp_path / "plain")
+    summary = train(settings(), tmp_path / "run")
+    assert calls == [(3, 7), (6, 7)]
+    found = {name for name in summary["metrics"] if name.startswith("val_memory/")}
+    assert {"val_memory/read_entropy_percent", "val_memory/write_sharpness_percent"} <= found
+    assert not [name for name in plain["metrics"] if name.startswith("val_memory/")]
+    weights = [
+        read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"]
+        for name in ("plain", "run")
+    ]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_long_sequences_are_looked_at_in_part() -> None:
+    from mannlab.contracts import Batch
+    from mannlab.training.callbacks.health import shortened
+
+    batch = Batch({"x": torch.zeros(2, 9, 3)}, torch.zeros(2, 9, 1), torch.ones(2, 9), torch.ones(2, 9))
+    short = shortened(batch, 4)
+    assert [t.shape[1] for t in (short.inputs["x"], short.targets, short.scored, short.valid)] == [4] * 4  # type: ignore[union-attr]
+    assert shortened(batch, 9) is batch
+
+
+def test_charts_fit_the_task_and_the_model(settings: Any) -> None:
+    from mannlab.model import assemble
+    from mannlab.training.callbacks.dashboard import charts
+
+    model, task = assemble(settings())
+    made = charts(task, model)
+    assert next(iter(made)) == "Learning"
+    assert made["Learning"]["loss nats"] == ["train/loss_nats$", "val/loss_nats$"]
+    assert "curriculum: largest size" not in made["Schedule"]
+    model, task = assemble(settings({"memory": {"name": "none"}, "task.curriculum": True}))
+    made = charts(task, model)
+    assert "Memory" not in made
+    assert "curriculum: largest size" in made["Schedule"]
+
+
+def test_the_table_of_curves_has_gradients_and_speed(tmp_path: Path, settings: Any) -> None:
+    train(settings({"logger": {"csv": {"_target_": "mannlab.training.loggers.Table"}}}), tmp_path / "run")
+    header = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"train_gradients/global_norm", "train_speed/steps_per_second"} <= set(header)
