@@ -112,7 +112,7 @@ def said(done: int, total: int | None, unit: str, seconds: float) -> str:
     rate = done / max(seconds, 1e-9)
     parts = [f"{done:,}" + ("" if total is None else f" of {total:,}") + (f" {unit}" if unit else "")]
     parts.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s")
-    if total is not None and done:
+    if total is not None and done > 1:  # the first may have compiled something
         parts.append(f"{clock((total - done) / rate)} left")
     return ", ".join(parts)
 
