@@ -139,7 +139,9 @@ SHORT = (
     "threads=1",
 )
 PAGES = [
-    name for name, path in zip(NAMES, DOCUMENTS, strict=True) if any(blocks(path.read_text(encoding="utf-8")))
+    name
+    for name, path in zip(NAMES, DOCUMENTS, strict=True)
+    if name not in WALKTHROUGHS and any(blocks(path.read_text(encoding="utf-8")))
 ]
 
 
