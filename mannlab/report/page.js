@@ -117,7 +117,8 @@
         row.className = `c${line.c}`;
         const name = make("span", line.n);
         name.prepend(make("i"));
-        const range = runs > 1 ? ` (${short(lowest)} to ${short(highest)}, ${runs} runs)` : "";
+        const few = runs < Math.max(...line.v.map((value) => value[3])) ? `, ${runs} left` : "";
+        const range = runs > 1 ? ` (${short(lowest)} to ${short(highest)}${few})` : few;
         row.append(name, make("span", short(mean) + range));
         tip.append(row);
       }

@@ -13,7 +13,7 @@ from mannlab.report.runs import Run
 
 ROOM = 2_000_000  # characters that all pictures of a page may take
 WIDEST = 900  # pixels
-COLOURS = 128
+COLOURS = 64
 EACH = 8  # pictures of a group
 DRAWN = "generalisation"  # the page has a chart of its own
 
@@ -98,7 +98,7 @@ def shrunk(path: Path) -> Picture | None:
         height = max(1, round(image.height * WIDEST / image.width))
         image = image.resize((WIDEST, height), Image.Resampling.LANCZOS)
     out = io.BytesIO()
-    image.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+    image.quantize(COLOURS, Image.Quantize.MEDIANCUT, kmeans=2, dither=Image.Dither.NONE).save(
         out, "PNG", optimize=True
     )
     address = "data:image/png;base64," + base64.b64encode(out.getvalue()).decode("ascii")

@@ -144,7 +144,7 @@ def test_pointing_at_a_chart_shows_its_values(browser: Any, written: Path) -> No
     text = tip.inner_text()
     assert "1,200 sequences seen" in text
     assert "lstm" in text
-    assert "3 runs" in text
+    assert "0.04 (0.02 to 0.06)" in text
     tab.point("[data-tip]")
     assert tip.inner_text() == "gru: 4 ± 5, 3 runs"
     tab.context.close()
