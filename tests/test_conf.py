@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,23 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+def launcher() -> Iterator[None]:
     """The launcher's node, which the program's own plugin puts there."""
     from hydra.core.config_store import ConfigStore
 
+    store = ConfigStore.instance()
+    before = {}
     for group, named in (("launcher", "mannlab"), ("sweeper", "optuna")):
-        ConfigStore.instance().store(group=f"hydra/{group}", name=named, node={"_target_": "x"})
+        nodes = store.repo.setdefault("hydra", {}).setdefault(group, {})
+        before[group] = (nodes, f"{named}.yaml", nodes.get(f"{named}.yaml"))
+        store.store(group=f"hydra/{group}", name=named, node={"_target_": "x"})
+    yield
+    # What the program's own plugin put there stays for tests that run sweeps.
+    for nodes, file, node in before.values():
+        if node is None:
+            del nodes[file]
+        else:
+            nodes[file] = node
 
 
 @pytest.mark.parametrize("path", COMPONENTS, ids=name)

@@ -51,7 +51,16 @@ def test_the_wheel_holds_every_source_file(wheel: Path) -> None:
     expected = set()
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*"):
-            if path.is_file() and path.suffix in (".py", ".yaml", ".typed", ".md", ".tmpl"):
+            if path.is_file() and path.suffix in (
+                ".py",
+                ".yaml",
+                ".typed",
+                ".md",
+                ".tmpl",
+                ".css",
+                ".html",
+                ".js",
+            ):
                 name = path.relative_to(ROOT).as_posix()
                 expected.add(name if folder in ("mannlab", "hydra_plugins") else f"mannlab/{name}")
     held = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}

@@ -254,8 +254,11 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
             return
         self.validations += 1
         self.waited += 1
-        if loss < float(self.lowest):
-            self.lowest.fill_(loss)
+        found = torch.tensor(loss).to(
+            self.lowest
+        )  # rounded as the lowest is, or the same loss may seem lower
+        if found < self.lowest:
+            self.lowest.copy_(found)
             self.waited.zero_()
         if int(self.waited) >= self.patience or int(self.validations) >= self.linear_start:
             self.phase.fill_(LAST_LINEAR)

@@ -26,6 +26,7 @@ from mannlab.training.callbacks import (
     Dashboard,
     GracefulStop,
     HyperParameters,
+    MemoryHealth,
     Progress,
     StopWhenSolved,
 )
@@ -403,7 +404,7 @@ def evaluate(config: dict[str, Any], checkpoint: Path, out: Path | None = None) 
     check_data(saved, task, path)
     load_weights(model, saved, path, config)
     module, data = MannModule(model, task, config), make_data(task, config)
-    trainer = make_trainer(config, path.parent, [Progress()], [])
+    trainer = make_trainer(config, path.parent, [Progress(), MemoryHealth()], [])
     trainer.test(module, datamodule=data, verbose=False)
     metrics = dict(module.results)
     main = f"{task.splits('test')[0].stream}/{task.objective.metric}"

@@ -12,6 +12,7 @@ from torch import Tensor
 from mannlab.contracts import Bits, Heads, Memory, StreamSpec, Vector, Vitals
 from mannlab.model import MANN
 from mannlab.model.health import Health, merged
+from mannlab.model.hosted import watched
 
 SPEC = StreamSpec({"x": Vector(3)}, Bits(2))
 LSTM = {"name": "lstm", "hidden": 5}
@@ -133,7 +134,7 @@ def test_memories_inside_a_controller_are_seen() -> None:
     controller = {"name": "transformer", "width": 8, "layers": 2, "heads": 2, "memory_blocks": [1]}
     memory = {"name": "product_key", "slots": 16, "width": 8, "knn": 2, "key_width": 4}
     model, seen = MANN(controller, memory, SPEC).eval(), Health()
-    with seen.inside(model):
+    with watched(model, seen):
         model({"x": torch.randn(2, 3, 3)}, trace=seen)
     ((hosted, suffix),) = model.named_memories()
     assert suffix == "_block_1"

@@ -62,8 +62,11 @@ def test_two_ranks_equal_one_process_of_double_batch(
     one = train(settings({"test": True, "batch_size": 4, "memory": memory}), tmp_path / "one")
     two = json.loads((tmp_path / "two" / "summary.json").read_text())
     assert two["sequences"] == one["sequences"]
-    assert two["metrics"].keys() == one["metrics"].keys()
-    for name, value in one["metrics"].items():
+    expected = one["metrics"]
+    if "shard" in memory:  # one rank alone cannot look at what is divided
+        expected = {name: value for name, value in expected.items() if "_memory/read_" not in name}
+    assert two["metrics"].keys() == expected.keys()
+    for name, value in expected.items():
         assert two["metrics"][name] == pytest.approx(value, rel=1e-5), name
     ones, twos = (read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("one", "two"))
     assert len(twos["random"]) == 2
