@@ -185,6 +185,9 @@ def runnable(arguments: list[str]) -> list[str]:
     if {"--cfg", "--help", "-h", "--version"} & set(arguments):
         return arguments
     if first and "=" not in first and not first.startswith("-") and first != "train":
+        if any("outputs/sweeps/..." in word for word in arguments):
+            sweep = max(Path("outputs/sweeps").glob("*/sweep.json"), key=lambda path: path.stat().st_mtime)
+            return [word.replace("outputs/sweeps/...", sweep.parent.as_posix()) for word in arguments]
         if any("..." in word for word in arguments):
             run = newest(arguments)
             arguments = [word.replace("outputs/...", run) for word in arguments]
