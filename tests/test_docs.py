@@ -72,10 +72,10 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 def one_job(arguments: list[str]) -> list[str]:
-    """A sweep's first job: ``-m seed=1,2`` is ``seed=1``."""
+    """A sweep's first job: ``-m seed=1,2`` is ``seed=1``; what a search is to choose is left out."""
     if not {"-m", "--multirun"} & set(arguments):
         return arguments
-    kept = [word for word in arguments if word not in ("-m", "--multirun")]
+    kept = [word for word in arguments if word not in ("-m", "--multirun") and "(" not in word]
     return [word if "[" in word else word.partition(",")[0] for word in kept]
 
 
@@ -122,7 +122,9 @@ def visit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # ---------------------------------------------------------------------- pages run from top to bottom
 
 # Lines of the documents that carry no comment of their own, and why they are not run.
+SEARCH = 'python -m mannlab -m sweep=optuna "optimizer.lr=tag(log,interval(1e-4,1e-2))" memory=dense,none'
 NOT_RUN = {
+    SEARCH: "twenty jobs; tests/sweep searches with small ones",
     "python -m venv .venv && .venv/bin/pip install -e '.[text]'": "installs; test_wheel.py does so",
     "python -m mannlab trainer=gpu trainer.precision=bf16-mixed": "wants a GPU; it is composed above",
     "python -m mannlab bench dense": "measures for minutes; test_bench.py runs small ones",
