@@ -217,6 +217,8 @@ def _unparsed(override: str) -> tuple[str, str]:
     if override.isidentifier():
         from mannlab.__main__ import COMMANDS  # which imports this module
 
+        if override in COMMANDS:
+            return f"'{override}' is a command.", f"It comes first: mannlab {override} ..."
         return (
             f"There is no command '{override}', and it is no key=value either.",
             choices(override, [*COMMANDS, "help"], "commands"),

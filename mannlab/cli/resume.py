@@ -50,7 +50,10 @@ def understand(arguments: list[str]) -> tuple[dict[str, str], dict[str, Any]]:
     for word in arguments:
         key, equals, value = word.partition("=")
         if not equals and Path(word).is_dir():
-            given["sweep" if (Path(word) / FILE).is_file() else "run"] = word
+            key = "sweep" if (Path(word) / FILE).is_file() else "run"
+            if key in given:
+                raise ConfigError("resume: one at a time.", f"Give {given[key]} or {word}.")
+            given[key] = word
         elif key.startswith("sweep.") and equals:
             changes[key.removeprefix("sweep.")] = yaml.safe_load(value)
         elif key in KEYS and equals:

@@ -228,7 +228,8 @@ def _choose(found: Sequence[Section], metrics: Sequence[str]) -> None:
 def differing(runs: Sequence[Run]) -> list[str]:
     """The keys that tell runs apart, without those that follow from others; never the seed.
 
-    Names of parts come first, then what was typed, then the rest.
+    Names of parts come first, then what was typed, then the rest. Options of the task always count: what was
+    asked of runs must be seen, whatever else tells them apart.
     """
     runs = [run for run in runs if run.options]
     typed = {word.lstrip("+").partition("=")[0] for run in runs for word in run.overrides}
@@ -244,7 +245,11 @@ def differing(runs: Sequence[Run]) -> list[str]:
     cells = [list(runs)]
     found = []
     for key in sorted(keys, key=rank):
-        if any(len({show(run.options[key]) for run in cell if key in run.options}) > 1 for cell in cells):
+        asked = _split(runs, "task.name") if key.startswith("task.") else []
+        if any(
+            len({show(run.options[key]) for run in cell if key in run.options}) > 1
+            for cell in [*cells, *asked]
+        ):
             found.append(key)
             cells = [part for cell in cells for part in _split(cell, key)]
     return found

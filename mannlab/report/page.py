@@ -259,7 +259,8 @@ def _job(section: Section, run: Run) -> str:
     facts += [charts.run_time(run), str(run.folder)]
     why = f'<pre class="why">{escape(run.problem)}</pre>' if run.problem else ""
     if run.repeats:
-        why = f"<p class=quiet>The same options and seed as {escape(str(run.repeats))}, which counts.</p>"
+        other = escape(str(run.repeats))
+        why = f"<p class=quiet>The same options and seed as {other}, or continued there: that one counts.</p>"
     if run.scalars.problem:
         why += f"<p class=quiet>{escape(run.scalars.problem)}</p>"
     made = _command(run.command) if run.command else "<p class=quiet>Nobody wrote down what was typed.</p>"

@@ -113,6 +113,14 @@ class Run:
         return sorted((self.folder / PICTURES).glob("*.png"))
 
     @property
+    def ended(self) -> float:
+        """When it was over, seconds since the epoch: what is looked at later changes nothing."""
+        try:
+            return (self.folder / SUMMARY).stat().st_mtime
+        except OSError:
+            return self.changed
+
+    @property
     def changed(self) -> float:
         """When something in the folder was last written, seconds since the epoch."""
         try:
@@ -253,9 +261,19 @@ def _name_tasks(runs: Sequence[Run]) -> None:
 
 
 def _mark_repeats(runs: Sequence[Run]) -> None:
-    """Of runs with the same options and the same seed only the newest counts: others are no more evidence."""
+    """Of runs with the same options and the same seed only the newest counts: others are no more evidence.
+
+    Nor is a run that another went on from.
+    """
+    folders = {str(run.folder.resolve()): run for run in runs}
+    for run in runs:
+        before = run.summary.get("resumed_from")
+        if run.finished and isinstance(before, str):
+            first = folders.get(str(Path(before).resolve().parent.parent))
+            if first is not None and first is not run and first.task == run.task:
+                first.repeats = run.folder
     kept: dict[str, Run] = {}
-    for run in sorted(runs, key=lambda run: run.changed):
+    for run in sorted(runs, key=lambda run: run.ended):
         if not run.finished or not run.config or run.seed is None:
             continue
         options = {key: value for key, value in run.options.items() if not BOOKKEEPING.fullmatch(key)}

@@ -96,6 +96,8 @@ def next_steps(sweep: Sweep) -> list[tuple[str, str]]:
     first = next((job for job in ranked(sweep.jobs) if job.status in DONE and job.value is not None), None)
     if first is not None and len(sweep.jobs) > 1:
         found.append(("best", f"python -m mannlab eval {shown(first.folder)}"))
+    if first is not None:
+        found.append(("compare", f"python -m mannlab report {shown(sweep.folder)}"))
     failed = next((job for job in sweep.jobs if job.status == FAILED), None)
     if failed is not None:
         found.append(("why failed", f"less {shown(failed.folder / jobs.LOG)}"))

@@ -205,7 +205,11 @@ class _Run:
         self.trainer.strategy.barrier("checkpoints")
         best = self.run_dir / "checkpoints" / "best.ckpt"
         if best.is_file():
-            load_weights(self.model, read_checkpoint(best), best)
+            saved = read_checkpoint(best)
+            load_weights(self.model, saved, best)
+            step = int(saved.get("global_step", 0))
+            if step != self.trainer.global_step:
+                log.info("tested: best.ckpt, of step %s", f"{step:,}")
         self.trainer.test(self.module, datamodule=self.data, verbose=False)
 
     def found(self, kind: type) -> list[Any]:

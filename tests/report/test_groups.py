@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,22 @@ def test_by_default_runs_are_told_apart_by_what_differs_but_the_seed(tmp_path: P
         "lstm, slots=128",
     ]
     assert [len(group.runs) for group in found.groups] == [2, 2, 2]
+
+
+def test_options_of_the_task_count_even_where_the_controller_tells_runs_apart(tmp_path: Path) -> None:
+    grid(tmp_path, LSTM, {**FEEDFORWARD, "task__bits": 4})
+    assert "task.bits" in only(tmp_path).keys
+    assert "task.bits" in only(tmp_path, "controller").keys
+
+
+def test_a_run_that_another_went_on_from_does_not_count(tmp_path: Path) -> None:
+    grid(tmp_path, LSTM, seeds=1)
+    going_on = making.run(tmp_path / "on", 1.0, 1, {"trainer__max_steps": 500}, curve=None)
+    path = going_on / "summary.json"
+    summary = json.loads(path.read_text())
+    path.write_text(json.dumps(summary | {"resumed_from": str(tmp_path / "0-1/checkpoints/last.ckpt")}))
+    found = only(tmp_path, "memory")
+    assert [run.folder.name for run in found.runs if run.repeats is None] == ["on"]
 
 
 def test_how_a_run_was_kept_does_not_tell_it_apart(tmp_path: Path) -> None:

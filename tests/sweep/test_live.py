@@ -68,7 +68,7 @@ def test_what_to_type_next() -> None:
     assert steps["why failed"] == "less /sweep/job-0/job.log"
     assert steps["the rest"] == "python -m mannlab resume sweep='/a b'"
     good = dict(table.next_steps(Sweep(Path("/s"), [job(1, "completed", 1.0)], status="done")))
-    assert set(good) == {"sweep", "watch"}
+    assert set(good) == {"sweep", "compare", "watch"}
 
 
 def test_counts_and_the_time_left() -> None:
