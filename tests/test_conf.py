@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.plugins import Plugins
 
 from mannlab import compose, registry
 from mannlab.cli import yamls
@@ -31,23 +31,10 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def launcher() -> Iterator[None]:
-    """The launcher's node, which the program's own plugin puts there."""
-    from hydra.core.config_store import ConfigStore
-
-    store = ConfigStore.instance()
-    before = {}
-    for group, named in (("launcher", "mannlab"), ("sweeper", "optuna")):
-        nodes = store.repo.setdefault("hydra", {}).setdefault(group, {})
-        before[group] = (nodes, f"{named}.yaml", nodes.get(f"{named}.yaml"))
-        store.store(group=f"hydra/{group}", name=named, node={"_target_": "x"})
-    yield
-    # What the program's own plugin put there stays for tests that run sweeps.
-    for nodes, file, node in before.values():
-        if node is None:
-            del nodes[file]
-        else:
-            nodes[file] = node
+def launcher() -> None:
+    """Hydra finds our launcher and sweepers, as in the program; it looks for them once in a process."""
+    compose.find_launcher()
+    Plugins.instance()
 
 
 @pytest.mark.parametrize("path", COMPONENTS, ids=name)
