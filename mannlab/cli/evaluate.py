@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,32 @@ def read_arguments(arguments: Sequence[str]) -> tuple[Path, str, list[str]]:
     if not run:
         raise ConfigError("Which run?", f"{USAGE}\n\n{newest()}".rstrip())
     return Path(run).expanduser(), which, overrides
+
+
+def own_arguments(arguments: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """A command's own keys with what they are given, and the rest, which is read as ``eval`` does.
+
+    Raises:
+        ConfigError: a key of the rest is a misspelt one of the command's.
+    """
+    own: dict[str, str] = {}
+    rest = []
+    for word in arguments:
+        key, equals, value = word.partition("=")
+        if key in names and equals:
+            own[key] = value
+        else:
+            if equals:
+                check_spelling(key, (*names, "run", "ckpt"))
+            rest.append(word)
+    return own, rest
+
+
+def check_given(own: Mapping[str, str], usage: str) -> None:
+    """Raise :class:`ConfigError` for a key that is given nothing."""
+    for key, value in own.items():
+        if not value.strip():
+            raise ConfigError(f"{key}: it is empty.", usage)
 
 
 def check_spelling(key: str, own: Sequence[str]) -> None:

@@ -22,7 +22,6 @@ RUN is a run folder (or run=FOLDER) or a .ckpt file in one; ckpt=best|last|FILE 
 Overrides are those of eval, such as task.lengths=[20] with split=length_20."""
 
 OWN = ("sample", "split", "steps", "to")
-KEYS = (*OWN, "run", "ckpt")
 
 
 def main(arguments: list[str]) -> int:
@@ -68,18 +67,8 @@ def read_arguments(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]
     Raises:
         ConfigError: a key is misspelt, or has no value.
     """
-    own: dict[str, str] = {}
-    rest = []
-    for word in arguments:
-        key, equals, value = word.partition("=")
-        if key in OWN and equals:
-            if not value.strip():
-                raise ConfigError(f"{key}: it is empty.", USAGE)
-            own[key] = value
-        else:
-            if equals:
-                evaluate.check_spelling(key, KEYS)
-            rest.append(word)
+    own, rest = evaluate.own_arguments(arguments, OWN)
+    evaluate.check_given(own, USAGE)
     return own, rest
 
 

@@ -19,7 +19,6 @@ translations, where the task is translation. Answers go to standard output, or t
 Overrides are those of eval, such as task.beam=5 or trainer.accelerator=cpu."""
 
 OWN = ("text", "file", "out")
-KEYS = (*OWN, "run", "ckpt")
 CHUNK = 32  # texts between two moves of the progress bar
 
 
@@ -61,19 +60,10 @@ def read_arguments(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]
     Raises:
         ConfigError: neither a text nor a file is given, or both, or one is empty, or a key is misspelt.
     """
-    own: dict[str, str] = {}
-    rest = []
-    for word in arguments:
-        key, equals, value = word.partition("=")
-        if key in OWN and equals:
-            own[key] = _unquoted(value) if key == "text" else value
-        else:
-            if equals:
-                evaluate.check_spelling(key, KEYS)
-            rest.append(word)
-    for key, value in own.items():
-        if not value.strip():
-            raise ConfigError(f"{key}: it is empty.", USAGE)
+    own, rest = evaluate.own_arguments(arguments, OWN)
+    if "text" in own:
+        own["text"] = _unquoted(own["text"])
+    evaluate.check_given(own, USAGE)
     if ("text" in own) == ("file" in own):
         what = "Give a text or a file, not both." if "text" in own else "Which text?"
         raise ConfigError(what, USAGE)
