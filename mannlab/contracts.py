@@ -257,6 +257,13 @@ class Memory(nn.Module, ABC, Generic[State]):
             reads.append(read)
         return torch.stack(reads, dim=1), state
 
+    def answers(self, interface: Tensor, state: State, valid: Tensor | None, asked: Tensor) -> Tensor:
+        """The reads ``[S, read_size]`` of the S steps of :meth:`sequence` where ``asked[B, T]`` is true.
+
+        For a memory that can leave out the others, and the last state, to override.
+        """
+        return self.sequence(interface, state, valid)[0][asked]
+
     def fused(self, state: State) -> tuple[MemoryCell, Callable[[Sequence[Tensor]], State]] | None:
         """This memory for whole sequences as one node on a CPU, from ``state``; None if it has no such form.
 
@@ -623,6 +630,8 @@ class Task(ABC):
             lane ``i % split.lanes`` and follows sample ``i - split.lanes``; the trainer sets the lanes of
             training, the task those of its other splits (whose samples are a multiple of them).
         beam: how many continuations its :meth:`examine` searches among.
+        asks_few: :meth:`score` takes the logits of scored steps alone as well (``mannlab.scoring.answered``); then
+            the trainer has the model make no others, which saves time where few steps are asked something.
         fingerprint: changes when the symbols of the spec mean something else: old checkpoints do not fit.
     """
 
@@ -636,6 +645,7 @@ class Task(ABC):
     picture_samples: int = 1
     continuous: bool = False
     beam: int = 1
+    asks_few: bool = False
     fingerprint: str | None = None
 
     @classmethod
@@ -665,7 +675,11 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, logits: Tensor, batch: Batch) -> Score:
-        """Loss and metrics of the model's logits (``[B, T, size]`` or ``[B, T, groups, count]``)."""
+        """Loss and metrics of the model's logits (``[B, T, size]`` or ``[B, T, groups, count]``).
+
+        With ``asks_few`` also of ``[S, ...]``, those of the S scored steps, in the order of
+        ``batch.scored.bool()``.
+        """
 
     def derive(self, means: Mapping[str, float]) -> dict[str, float]:
         """More metrics of a set, made of those of :meth:`score`, such as a perplexity."""

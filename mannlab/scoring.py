@@ -41,6 +41,17 @@ def bit_score(logits: Tensor, batch: Batch) -> Score:
     )
 
 
+def answered(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Logits and targets of the S scored steps, ``[S, groups, count]`` and ``int64[S, groups]``.
+
+    Args:
+        logits: of all steps, ``[B, T, groups, count]``, or of the scored ones alone (``Task.asks_few``).
+        batch: ``targets[B, T, groups]`` of classes, ``scored[B, T]``.
+    """
+    here = batch.scored.bool()
+    return (logits if logits.dim() == 3 else logits[here]).float(), batch.targets[here]
+
+
 def class_costs(logits: Tensor, batch: Batch) -> Tensor:
     """Cross-entropy of each step in nats, ``float[B, T]``, summed over its symbols; 0 where none is asked.
 

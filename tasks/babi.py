@@ -20,6 +20,7 @@ from mannlab.datasets.tales import FAMILIES
 from mannlab.draws import Draws
 from mannlab.errors import ConfigError, choices, require
 from mannlab.registry import conform, register
+from mannlab.scoring import answered
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +108,8 @@ class Babi(Task):
         families: of generated stories; null: all.
         on_error: a malformed line: raise, naming it, or skip its story and count.
     """
+
+    asks_few = True
 
     def __init__(
         self,
@@ -285,13 +288,13 @@ class Babi(Task):
 
     def score(self, logits: Tensor, batch: Batch) -> Score:
         """Loss: nats, summed over the questions of a story. Metrics: percent of wrong answers."""
-        asked = batch.scored.bool()
-        answered, wanted = logits[asked][:, 0].float(), batch.targets[asked][:, 0]
-        loss = cross_entropy(answered, wanted, reduction="sum") / len(batch)
+        said, wanted = (part[:, 0] for part in answered(logits, batch))
+        loss = cross_entropy(said, wanted, reduction="sum") / len(batch)
         with torch.no_grad():
             # An answer that training does not have cannot be given.
-            wrong = ((answered.argmax(-1) != wanted) | (wanted == UNKNOWN)).to(loss)
-            groups = batch.extra["group"].unsqueeze(1).expand_as(asked)[asked]
+            wrong = ((said.argmax(-1) != wanted) | (wanted == UNKNOWN)).to(loss)
+            here = batch.scored.bool()
+            groups = batch.extra["group"].unsqueeze(1).expand_as(here)[here]
             count = len(self.corpus.groups)
             totals = wrong.new_zeros(count).index_add(0, groups, wrong)
             counts = torch.bincount(groups, minlength=count).to(wrong)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import log_softmax, nll_loss
 
 from mannlab.contracts import (
     Batch,
@@ -30,7 +30,7 @@ from mannlab.datasets.translation import Sentences, load, named_source
 from mannlab.draws import Draws
 from mannlab.errors import ConfigError, require
 from mannlab.registry import conform, register
-from mannlab.scoring import require_sacrebleu, text_scores
+from mannlab.scoring import answered, require_sacrebleu, text_scores
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +77,7 @@ class Translation(Task):
     """
 
     objective = Objective("bits_per_token", "min", shown="perplexity_per_token")
+    asks_few = True
 
     def __init__(
         self,
@@ -201,14 +202,14 @@ class Translation(Task):
 
     def score(self, logits: Tensor, batch: Batch) -> Score:
         """Loss: nats per sequence, smoothed. Metrics, not smoothed: bits per token and right tokens."""
-        here = batch.scored.bool()
-        said, asked = logits[here][:, 0].float(), batch.targets[here][:, 0]
+        said, asked = (part[:, 0] for part in answered(logits, batch))
         smooth = self.label_smoothing
-        loss = cross_entropy(said, asked, reduction="sum", label_smoothing=smooth) / len(batch)
+        likely = log_softmax(said, dim=-1)
+        nats = nll_loss(likely, asked, reduction="sum")
+        loss = ((1 - smooth) * nats - smooth * likely.mean(-1).sum() if smooth else nats) / len(batch)
         with torch.no_grad():
-            nats = cross_entropy(said, asked, reduction="sum") if smooth else loss * len(batch)
-            right = (said.argmax(-1) == asked).sum()
-        count = here.sum()
+            right = (likely.argmax(-1) == asked).sum()
+        count = batch.scored.sum()
         metrics = {
             "bits_per_token": (nats.detach() / math.log(2), count),
             "token_accuracy_percent": (100.0 * right, count),

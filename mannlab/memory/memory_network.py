@@ -149,6 +149,21 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
             reads.append(read)
         return torch.cat(reads, dim=1), state
 
+    def answers(
+        self, interface: Tensor, state: MemoryNetworkState, valid: Tensor | None, asked: Tensor
+    ) -> Tensor:
+        counts = asked.sum(1, keepdim=True)
+        most = int(counts.max())
+        if most > self.slots:
+            return super().answers(interface, state, valid, asked)
+        # The asked steps of each row, in their order, then others.
+        steps = asked.long().argsort(dim=1, descending=True, stable=True)[:, :most]
+        query, written, times, every = self._clocked(interface, state)
+        ages = times.gather(1, steps).unsqueeze(2) - every.unsqueeze(1) - 1
+        query = query.gather(1, steps.unsqueeze(2).expand(-1, -1, self.width))
+        reads = attend(query, written, ages, self._hops())
+        return reads[torch.arange(most, device=steps.device) < counts]
+
     def _hops(self) -> Hops:
         if self.training and self.linear_start and int(self.phase) == LAST_LINEAR:
             self.end_linear_start()
@@ -212,16 +227,32 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
         shown: list[Tensor] | None = None,
     ) -> tuple[Tensor, MemoryNetworkState]:
         """Some steps at once: ``interface[B, T, I]`` to ``reads[B, T, W]`` and the next state."""
-        query, said = interface[..., : self.width], interface[..., self.query_size :]
-        written = torch.cat([state.written, said.unflatten(-1, (self.embeddings, self.width))], dim=1)
-        # A clock that ticks once for each slot, empty or not; a step reads at its time, and writes then.
+        query, written, times, every = self._clocked(interface, state)
+        reads = attend(query, written, times.unsqueeze(2) - every.unsqueeze(1) - 1, hops, shown)
+        return reads, self._last(torch.stack(written, 2), every, state.ages.shape[1], valid)
+
+    def _clocked(
+        self, interface: Tensor, state: MemoryNetworkState
+    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor, Tensor]:
+        """What T steps ask and what there is once they have written.
+
+        Returns:
+            ``query[B, T, W]``; M embeddings ``[B, S + T, W]``; when each step is, ``int64[B, T]``, and when
+            each slot was written, ``int64[B, S + T]``, by a clock that ticks once for each slot, empty or
+            not: a step reads at its time, and writes then.
+        """
+        # One node, whose backward pass fills each part of the gradient once.
+        parts = interface.unflatten(-1, (-1, self.width)).unbind(2)
+        query, said = parts[0], parts[1:] if self.query_size else parts
         times = torch.arange(interface.shape[1], device=interface.device).expand(interface.shape[:2])
         if self.training and self.noise:
             empty = torch.rand(interface.shape[:2], device=interface.device) < self.noise
             times = times + empty.cumsum(1)
-        every = torch.cat([-1 - state.ages, times], dim=1)
-        reads = attend(query, written, times.unsqueeze(2) - every.unsqueeze(1) - 1, hops, shown)
-        return reads, self._last(written, every, state.ages.shape[1], valid)
+        if state.ages.shape[1] == 0:
+            return query, said, times, times
+        before = state.written.unbind(2)
+        written = tuple(torch.cat(pair, dim=1) for pair in zip(before, said, strict=True))
+        return query, written, times, torch.cat([-1 - state.ages, times], dim=1)
 
     def _last(self, written: Tensor, times: Tensor, before: int, valid: Tensor | None) -> MemoryNetworkState:
         """The last N slots, the padded steps left out: ``before`` slots were there before these steps."""
@@ -267,3 +298,4 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
         """From here on, weights are a softmax over the scores."""
         self.phase.fill_(SOFTMAX)
         log.info("The linear start ends: from here on the memory is read through a softmax.")
+

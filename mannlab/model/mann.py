@@ -159,12 +159,37 @@ class MANN(nn.Module):
         x = self.encoder(inputs)
         if state is None:
             state = self.init_state(x.shape[0], x)
-        every = self.checkpoint_every
-        if every and self.stepwise and trace is None and torch.is_grad_enabled() and x.shape[1] > every:
-            hidden, reads, state = self._recomputing(every, x, state, valid)
-        else:
-            hidden, reads, state = self._steps(x, state, valid, watching(trace), self.graphs)
+        hidden, reads, state = self._all_steps(x, state, valid, watching(trace))
         return self.head(torch.cat([hidden, reads], dim=-1)), state
+
+    def answers(self, inputs: dict[str, Tensor], valid: Tensor | None, asked: Tensor) -> Tensor:
+        """The logits of some steps: those of :meth:`forward` at ``asked``, without making the others.
+
+        Args:
+            inputs: one tensor per channel, ``[B, T, ...]``.
+            valid: ``[B, T]``, 1 for real steps; None if all are.
+            asked: ``bool[B, T]``, the S steps.
+
+        Returns:
+            ``[S, size]`` for bits, ``[S, groups, count]`` for classes.
+        """
+        x = self.encoder(inputs)
+        state = self.init_state(x.shape[0], x)
+        if self.stepwise:
+            hidden, reads, _ = self._all_steps(x, state, valid)
+            reads = reads[asked]
+        else:
+            hidden, _ = self.controller.sequence(x, state.controller, valid)
+            reads = self.memory.answers(self.interface(hidden), state.memory, valid, asked)
+        return self.head(torch.cat([hidden[asked], reads], dim=-1))
+
+    def _all_steps(
+        self, x: Tensor, state: RunState, valid: Tensor | None, watch: Watch | None = None
+    ) -> tuple[Tensor, Tensor, RunState]:
+        every = self.checkpoint_every
+        if every and self.stepwise and watch is None and torch.is_grad_enabled() and x.shape[1] > every:
+            return self._recomputing(every, x, state, valid)
+        return self._steps(x, state, valid, watch, self.graphs)
 
     def _steps(
         self,

@@ -130,6 +130,8 @@ class MannModule(LightningModule):
 
     def _logits(self, batch: Batch, stage: str) -> Tensor:
         if not self.task.continuous:
+            if self.task.asks_few:
+                return self.model.answers(batch.inputs, batch.valid, batch.scored.bool())
             logits: Tensor = self(batch)
             return logits
         return self._carried[stage].run(self.model, batch)

@@ -33,13 +33,13 @@ class Hops:
 
 
 def attend(
-    query: Tensor, written: Tensor, ages: Tensor, hops: Hops, shown: list[Tensor] | None = None
+    query: Tensor, written: Sequence[Tensor], ages: Tensor, hops: Hops, shown: list[Tensor] | None = None
 ) -> Tensor:
     """What is known after the last hop (Sukhbaatar et al. 2015, eq. 1-4).
 
     Args:
         query: ``[B, T, W]``.
-        written: ``[B, L, M, W]``, the M embeddings of each slot.
+        written: the M embeddings of each slot, ``[B, L, W]`` each.
         ages: ``int64[B, T, L]``: how many slots are newer than slot l as step t sees it. Only those of
             [0, N) are seen.
         hops: see :class:`Hops`.
@@ -52,13 +52,13 @@ def attend(
     where = ages.clamp(0, hops.slots - 1)
     u = query
     for hop, (key, value) in enumerate(hops.pairs):
-        scores = u @ written[:, :, key].transpose(1, 2)
+        scores = u @ written[key].transpose(1, 2)
         if hops.temporal is not None:
             scores = scores + (u @ hops.temporal[key].T).gather(2, where)
         weights = _weigh(scores, seen, hops.linear)
         if shown is not None:
             shown.append(weights)
-        o = weights @ written[:, :, value]
+        o = weights @ written[value]
         if hops.temporal is not None:
             by_age = weights.new_zeros(*weights.shape[:2], hops.slots).scatter_add(2, where, weights)
             o = o + by_age @ hops.temporal[value]
