@@ -279,6 +279,13 @@ def _check_split(task: Task, split: Split) -> None:
     (grad,) = torch.autograd.grad(score.loss, logits)
     unscored = grad.flatten(2).abs().sum(-1) * (1 - whole.scored)
     assert unscored.sum() == 0, "the loss must not depend on steps that are not scored"
+    if task.asks_few:
+        few = task.score(logits[whole.scored.bool()], whole)
+        same = torch.allclose(few.loss, score.loss) and all(
+            torch.allclose(torch.stack(few.metrics[name]), torch.stack(pair))
+            for name, pair in score.metrics.items()
+        )
+        assert same, "asks_few: score() must be the same of the logits of scored steps alone"
     assert task.objective.metric in score.metrics, (
         f"score() must give the objective '{task.objective.metric}'"
     )

@@ -630,8 +630,8 @@ class Task(ABC):
             lane ``i % split.lanes`` and follows sample ``i - split.lanes``; the trainer sets the lanes of
             training, the task those of its other splits (whose samples are a multiple of them).
         beam: how many continuations its :meth:`examine` searches among.
-        asks_few: :meth:`score` takes the logits of scored steps alone as well (``mannlab.scoring.answered``); then
-            the trainer has the model make no others, which saves time where few steps are asked something.
+        asks_few: :meth:`score` takes the logits of scored steps alone as well (``mannlab.scoring.answered``);
+            then the trainer has the model make no others, which saves time where few steps are asked.
         fingerprint: changes when the symbols of the spec mean something else: old checkpoints do not fit.
     """
 

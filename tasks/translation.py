@@ -209,7 +209,7 @@ class Translation(Task):
         loss = ((1 - smooth) * nats - smooth * likely.mean(-1).sum() if smooth else nats) / len(batch)
         with torch.no_grad():
             right = (likely.argmax(-1) == asked).sum()
-        count = batch.scored.sum()
+        count = batch.scored.bool().sum()
         metrics = {
             "bits_per_token": (nats.detach() / math.log(2), count),
             "token_accuracy_percent": (100.0 * right, count),

@@ -298,4 +298,3 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
         """From here on, weights are a softmax over the scores."""
         self.phase.fill_(SOFTMAX)
         log.info("The linear start ends: from here on the memory is read through a softmax.")
-

@@ -123,3 +123,33 @@ def test_a_trace_of_steps_that_run_at_once_shows_each_of_them():
     assert at_once["read weights"][0].shape == feeding["read weights"][0].shape
     model = make(memory={"name": "sparse", "slots": 8, "width": 4}, feedback=False)
     torch.testing.assert_close(model(x, trace={}), model(x))
+
+
+NETWORK = {"name": "memory_network", "slots": 3, "width": 4, "hops": 2}
+
+
+@pytest.mark.parametrize("memory", [DENSE, NETWORK, NETWORK | {"tying": "layer_wise"}, {"name": "none"}])
+@pytest.mark.parametrize("feedback", [None, False])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("often", [0.2, 0.9])
+def test_answers_are_the_logits_of_some_steps(memory, feedback, padded, often):
+    model = make(memory=memory, feedback=feedback)
+    inputs = stream(batch=4, steps=9)
+    valid = (torch.arange(9) < torch.tensor([[9], [4], [1], [7]])).double() if padded else None
+    asked = torch.rand(4, 9, generator=torch.Generator().manual_seed(2)) < often
+    if valid is not None:
+        asked &= valid.bool()
+
+    def gradients(logits: torch.Tensor) -> list[torch.Tensor]:
+        model.zero_grad()
+        logits.square().sum().backward()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    wanted = model(inputs, valid)[asked]
+    found = model.answers(inputs, valid, asked)
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(gradients(found), gradients(wanted))
+
+
+def test_answers_of_no_step():
+    assert make(memory=NETWORK).answers(stream(), None, torch.zeros(2, 5, dtype=torch.bool)).shape == (0, 2)
