@@ -53,13 +53,16 @@ class Bag:
 
     Symbols are in [0, vocabulary), in their order; -1 fills up after the last one. The model learns a vector
     of ``width`` for each, and sums those of a step: weighted by their places if ``positions``, so that their
-    order counts.
+    order counts. With several ``embeddings`` it learns as many such vectors for each, whose sums lie side by
+    side. They start with a standard deviation of ``deviation``.
     """
 
     vocabulary: int
     size: int
     width: int = 64
     positions: bool = True
+    embeddings: int = 1
+    deviation: float = 0.1
 
 
 @dataclass(frozen=True)

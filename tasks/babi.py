@@ -100,6 +100,9 @@ class Babi(Task):
         size: training questions of each task: 1k or 10k.
         steps: what a step is: a sentence (its words weighted by their places) or a word.
         embedding: width of what a sentence is summed to.
+        embeddings: a sentence is summed to so many different vectors, laid side by side: one for each of
+            those that a memory network writes, where they go to it as they are (``model.interface=direct``).
+        deviation: standard deviation of the numbers that words are known by, at first.
         positions: weight words by their places; false: the order of words does not count.
         questions: in_story, or alone.
         recent: of questions alone, how many of the last statements come before one; null: all.
@@ -118,6 +121,8 @@ class Babi(Task):
         size: Literal["1k", "10k"] = "10k",
         steps: Literal["sentences", "words"] = "sentences",
         embedding: int = 64,
+        embeddings: int = 1,
+        deviation: float = 0.1,
         positions: bool = True,
         questions: Literal["in_story", "alone"] = "in_story",
         recent: int | None = None,
@@ -126,7 +131,9 @@ class Babi(Task):
         families: list[str] | None = None,
         on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
-        require(embedding >= 1, f"task.embedding: {embedding} is not allowed.", "It must be at least 1.")
+        for key, least in {"embedding": embedding, "embeddings": embeddings}.items():
+            require(least >= 1, f"task.{key}: {least} is not allowed.", "It must be at least 1.")
+        require(deviation > 0, f"task.deviation: {deviation} is not allowed.", "It must be above 0.")
         require(
             recent is None or (recent >= 1 and questions == "alone"),
             f"task.recent: {recent} is not allowed.",
@@ -147,7 +154,7 @@ class Babi(Task):
         self.fingerprint = fingerprint(self.corpus.vocabulary, self.corpus.answers)
         count = len(self.corpus.vocabulary)
         longest = self.corpus.parts["train"].words.shape[1]
-        channel = Token(count) if words else Bag(count, longest, embedding, positions)
+        channel = Token(count) if words else Bag(count, longest, embedding, positions, embeddings, deviation)
         self.spec = StreamSpec({"text": channel}, Classes(len(self.corpus.answers)))
         self._orders: dict[tuple[int, str, int], NDArray[np.int64]] = {}
 

@@ -6,47 +6,36 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding_bag
 
 from mannlab.contracts import Bag, Bits, Classes, Image, StreamSpec, Token, Vector
 from mannlab.errors import ConfigError, choices, require
+from mannlab.kernels.placed import placed_sum
 
 TOKEN_WIDTH = 64
 CONV_CHANNELS = 32
 CONV_OUTPUT = 64
-BAG_DEVIATION = 0.1
 
 
 class BagEncoder(nn.Module):
     """The sum of the vectors of a step's symbols: ``int64[..., J]``, -1 for none, to ``[..., width]``.
 
     With positions, component k of d of the symbol at place j of J is weighted by
-    ``(1 - j / J) - (k / d) (1 - 2 j / J)``, places and components counted from 1 (Sukhbaatar et al. 2015,
-    section 4.1); J is the number of symbols of the step.
+    ``(1 - j / J) - (k / d) (1 - 2 j / J)`` (Sukhbaatar et al. 2015, section 4.1), places and components
+    counted from 1; J is the number of symbols of the step. Several embeddings lie side by side, each with its
+    own d components.
     """
 
     def __init__(self, spec: Bag) -> None:
         super().__init__()
-        self.positions, self.output_size = spec.positions, spec.width
-        self.weight = nn.Parameter(torch.randn(spec.vocabulary, spec.width) * BAG_DEVIATION)
-        parts = torch.arange(1, spec.width + 1) / spec.width
+        self.positions, self.output_size = spec.positions, spec.embeddings * spec.width
+        self.weight = nn.Parameter(torch.randn(spec.vocabulary, self.output_size) * spec.deviation)
+        parts = (torch.arange(1, spec.width + 1) / spec.width).repeat(spec.embeddings)
         self.register_buffer("parts", parts, persistent=False)
         self.parts: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = x.flatten(0, -2)
-        there = (flat >= 0).to(self.weight)
-        symbols = flat.clamp_min(0)
-        if not self.positions:
-            return self._sum(symbols, there).unflatten(0, x.shape[:-1])
-        places = there.cumsum(1) / there.sum(1, keepdim=True).clamp_min(1)
-        # Linear in k / d: two sums, whatever the width.
-        level = self._sum(symbols, (1 - places) * there)
-        slope = self._sum(symbols, (1 - 2 * places) * there)
-        return (level - self.parts * slope).unflatten(0, x.shape[:-1])
-
-    def _sum(self, symbols: Tensor, weights: Tensor) -> Tensor:
-        return embedding_bag(symbols, self.weight, mode="sum", per_sample_weights=weights)
+        sums = placed_sum(self.weight, x.flatten(0, -2), self.parts if self.positions else None)
+        return sums.unflatten(0, x.shape[:-1])
 
 
 class RunningNorm(nn.Module):
@@ -162,8 +151,8 @@ class StreamEncoder(nn.Module):
                 self.layers[name] = embedding
                 self.output_size += token_width
             elif isinstance(channel, Bag):
-                self.layers[name] = BagEncoder(channel)
-                self.output_size += channel.width
+                self.layers[name] = encoder = BagEncoder(channel)
+                self.output_size += encoder.output_size
             else:
                 if channel.encoder not in IMAGE_ENCODERS:
                     hint = choices(channel.encoder, IMAGE_ENCODERS, "encoders")

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from mannlab.contracts import Memory
+from mannlab.errors import ConfigError, choices, require
+
+KINDS = ("linear", "direct")
 
 
-def interface_layer(hidden: int, memory: Memory[Any]) -> nn.Module:
-    """The linear map from the controller's output to what it says to the memory."""
+def interface_layer(
+    hidden: int, memory: Memory[Any], kind: Literal["linear", "direct"] = "linear"
+) -> nn.Module:
+    """The linear map from the controller's output to what it says to the memory; nothing, if ``direct``.
+
+    Raises:
+        ConfigError: what goes to the memory as it is does not have the memory's width.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"model.interface: there is no '{kind}'.", choices(kind, KINDS, "interfaces"))
+    if kind == "direct":
+        require(
+            hidden == memory.interface_size,
+            f"model.interface: direct is not allowed: the controller says {hidden} numbers a step, and the memory "
+            f"takes {memory.interface_size}.",
+            "Make them equal (with controller.layers=0 a feed-forward controller says what comes in), or use "
+            "model.interface=linear.",
+        )
+        return nn.Identity()
     if memory.interface_size == 0:
         return _Nothing()
     return nn.Linear(hidden, memory.interface_size, bias=memory.interface_bias)

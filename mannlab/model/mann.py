@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from mannlab.model.unroll import RunState, parallel
 from mannlab.model.watch import Trace, Watch, watching
 from mannlab.registry import build_from
 
-MODEL_OPTIONS = ("feedback", "backend", "checkpoint_every", "embedding_width", "tied_embeddings")
+MODEL_OPTIONS = ("feedback", "backend", "checkpoint_every", "embedding_width", "tied_embeddings", "interface")
 
 
 class MANN(nn.Module):
@@ -43,6 +43,8 @@ class MANN(nn.Module):
             again when the backward pass comes to it: less memory for long sequences, a third more time.
             About the square root of the length is best. None: keep all.
         embedding_width: numbers for each symbol of a channel of tokens.
+        interface: what brings what the controller says to the memory: ``linear``, a layer of weights; or
+            ``direct``, nothing: the controller says just what the memory takes in, and is as wide.
         tied_embeddings: score each symbol of the answer by its own embedding (see :class:`Head`).
 
     Raises:
@@ -60,6 +62,7 @@ class MANN(nn.Module):
         checkpoint_every: int | None = None,
         embedding_width: int = TOKEN_WIDTH,
         tied_embeddings: bool = False,
+        interface: Literal["linear", "direct"] = "linear",
     ) -> None:
         super().__init__()
         self.encoder = StreamEncoder(spec, embedding_width, tied_embeddings)
@@ -83,7 +86,7 @@ class MANN(nn.Module):
         if checkpoint_every is not None:
             self._check_recomputing(checkpoint_every)
         # Not LazyLinear or None: a zero-wide interface keeps every memory on the same path.
-        self.interface = interface_layer(self.controller.output_size, self.memory)
+        self.interface = interface_layer(self.controller.output_size, self.memory, interface)
         tied = self.encoder.tied_to(spec.target) if tied_embeddings else None
         self.head = Head(self.controller.output_size + self.memory.read_size, spec.target, tied)
 

@@ -1,24 +1,15 @@
-"""Symbols of a step as one vector: against the formula, one symbol at a time."""
+"""Layers that make vectors of what comes in, against their definitions."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mannlab.contracts import Bag, Classes, Image, StreamSpec, Vector
+from mannlab.kernels.placed.naive import placed_sum
 from mannlab.model.encoders import BagEncoder, ConvEncoder, RunningNorm, StreamEncoder
-
-
-def naive(symbols: list[int], weight: torch.Tensor, positions: bool) -> torch.Tensor:
-    """Section 4.1 of Sukhbaatar et al. 2015, literally."""
-    d, J = weight.shape[1], len(symbols)
-    total = torch.zeros(d, dtype=weight.dtype)
-    for j, symbol in enumerate(symbols, start=1):
-        for k in range(1, d + 1):
-            share = (1 - j / J) - (k / d) * (1 - 2 * j / J) if positions else 1.0
-            total[k - 1] = total[k - 1] + share * weight[symbol, k - 1]
-    return total
 
 
 @settings(max_examples=30, deadline=None)
@@ -26,15 +17,18 @@ def naive(symbols: list[int], weight: torch.Tensor, positions: bool) -> torch.Te
     sentences=st.lists(st.lists(st.integers(0, 4), max_size=5), min_size=1, max_size=6),
     width=st.integers(1, 4),
     positions=st.booleans(),
+    embeddings=st.integers(1, 3),
 )
-def test_a_bag_is_the_formula(sentences, width, positions):
+def test_a_bag_is_the_formula(sentences, width, positions, embeddings):
     torch.manual_seed(0)
-    encoder = BagEncoder(Bag(5, 5, width, positions)).double()
+    encoder = BagEncoder(Bag(5, 5, width, positions, embeddings)).double()
     padded = torch.tensor([[*words, *[-1] * (5 - len(words))] for words in sentences])
     out = encoder(padded.unsqueeze(0))
     weight = encoder.weight
-    wanted = torch.stack([naive(words, weight, positions) for words in sentences]).unsqueeze(0)
-    assert out.shape == (1, len(sentences), width)
+    parts = torch.arange(1, width + 1) / width if positions else None
+    each = [placed_sum(table, padded, parts) for table in weight.chunk(embeddings, dim=1)]
+    wanted = torch.cat(each, dim=1).unsqueeze(0)
+    assert out.shape == (1, len(sentences), embeddings * width)
     torch.testing.assert_close(out, wanted)
     found = torch.autograd.grad(out.sin().sum(), weight)
     torch.testing.assert_close(found, torch.autograd.grad((wanted.sin().sum() + 0 * weight.sum()), weight))
@@ -80,3 +74,7 @@ def test_pictures_of_strokes_point_different_ways():
     assert between.mean().abs() < 0.1
     alone = encoder.eval()(pictures[:1])
     torch.testing.assert_close(encoder(pictures)[:1], alone)
+
+
+def test_words_start_as_far_apart_as_asked():
+    assert BagEncoder(Bag(500, 3, 40, deviation=0.3)).weight.std().item() == pytest.approx(0.3, rel=0.05)

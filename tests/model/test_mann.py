@@ -153,3 +153,21 @@ def test_answers_are_the_logits_of_some_steps(memory, feedback, padded, often):
 
 def test_answers_of_no_step():
     assert make(memory=NETWORK).answers(stream(), None, torch.zeros(2, 5, dtype=torch.bool)).shape == (0, 2)
+
+
+@pytest.mark.parametrize("feedback", [True, False])
+def test_a_direct_interface_is_what_the_controller_says(feedback):
+    memory = {"name": "memory_network", "slots": 4, "width": 3, "hops": 1, "tying": "layer_wise"}
+    controller = {"name": "lstm", "hidden": 9}
+    model = make(controller, memory, interface="direct", feedback=feedback)
+    assert isinstance(model.interface, torch.nn.Identity)
+    model(stream()).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.controller.parameters())
+
+
+def test_a_direct_interface_needs_equal_widths():
+    with pytest.raises(ConfigError, match="says 7 numbers a step, and the memory takes") as caught:
+        make(interface="direct")
+    assert "model.interface=linear" in str(caught.value)
+    with pytest.raises(ConfigError, match="there is no 'straight'"):
+        make(interface="straight")
