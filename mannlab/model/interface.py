@@ -25,7 +25,7 @@ def interface_layer(
     if kind == "direct":
         require(
             hidden == memory.interface_size,
-            f"model.interface: direct is not allowed: the controller says {hidden} numbers a step, and the memory "
+            f"model.interface: direct is not allowed: the controller says {hidden} numbers, and the memory "
             f"takes {memory.interface_size}.",
             "Make them equal (with controller.layers=0 a feed-forward controller says what comes in), or use "
             "model.interface=linear.",
