@@ -166,7 +166,7 @@ def test_a_direct_interface_is_what_the_controller_says(feedback):
 
 
 def test_a_direct_interface_needs_equal_widths():
-    with pytest.raises(ConfigError, match="says 7 numbers a step, and the memory takes") as caught:
+    with pytest.raises(ConfigError, match="says 7 numbers, and the memory takes") as caught:
         make(interface="direct")
     assert "model.interface=linear" in str(caught.value)
     with pytest.raises(ConfigError, match="there is no 'straight'"):
