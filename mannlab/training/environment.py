@@ -33,6 +33,8 @@ NOISE = (
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
     r".*The `srun` command is available on your system.*",
     r".*Consider setting `persistent_workers=True`.*",
+    # Averaging callbacks; nothing is sharded here.
+    r".*WeightAveraging callback with a model that overrides the configure_model.*",
 )
 
 
