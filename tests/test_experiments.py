@@ -20,7 +20,13 @@ def test_it_trains(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     if name == "multi30k" and multi30k.find(Path(os.environ.get("MANNLAB_DATA", "nowhere"))) is None:
         pytest.skip("MANNLAB_DATA names no folder with Multi30k")
     monkeypatch.chdir(tmp_path)
-    short = ["trainer.max_steps=2", "eval_batch_size=1", "trainer.val_check_interval=2", "test=false", "threads=1"]
+    short = [
+        "trainer.max_steps=2",
+        "eval_batch_size=1",
+        "trainer.val_check_interval=2",
+        "test=false",
+        "threads=1",
+    ]
     assert main([f"experiment={name}", *short, "trainer.limit_val_batches=1", "callbacks.pictures=null"]) == 0
     (summary,) = tmp_path.glob("outputs/*/*/*/summary.json")
     assert json.loads(summary.read_text())["status"] == "completed"

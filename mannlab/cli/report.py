@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mannlab.errors import ConfigError, choices
+from mannlab.files import replacing
 
 USAGE = """usage: mannlab report [FOLDER ...] [by=KEY,...] [metric=NAME,...] [to=FILE,...]
 
@@ -109,14 +109,10 @@ def write(path: Path, text: str) -> None:
     Raises:
         ConfigError: the place cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise ConfigError(
             f"to: cannot write {path}: {error.strerror}", "Name another file with to=."
         ) from error

@@ -6,9 +6,7 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mannlab.errors import DataError
+from mannlab.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -85,16 +84,9 @@ def keep(path: Path, arrays: Arrays) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            # Called for its keyword arguments: the names of the arrays are data.
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.replace(temporary, path)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        # Called for its keyword arguments: the names of the arrays are data.
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def fingerprint(*symbols: Sequence[str]) -> str:

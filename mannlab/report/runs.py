@@ -16,6 +16,7 @@ from typing import Any, TypeGuard
 
 from mannlab.errors import ConfigError
 from mannlab.report import events
+from mannlab.trees import flat
 
 SUMMARY, CONFIG = "summary.json", "config.yaml"
 PARTS = ("controller", "memory", "task")
@@ -137,15 +138,6 @@ def is_number(value: Any) -> TypeGuard[float]:
 def mapping(value: Any) -> Mapping[str, Any]:
     """It, if it is a mapping; else an empty one."""
     return value if isinstance(value, Mapping) else {}
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        found |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return found
 
 
 def collect(folders: Sequence[str | Path]) -> list[Run]:

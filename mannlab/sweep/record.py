@@ -19,14 +19,14 @@ import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from mannlab.cli import errors
 from mannlab.errors import ConfigError
+from mannlab.files import replacing
 from mannlab.sweep.options import Options
 
 FILE = "sweep.json"
@@ -168,9 +168,12 @@ class Sweep:
             "jobs": records,
         }
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        with replacing(self.folder / FILE) as file:
-            file.write(text)
-        with replacing(self.folder / "sweep.csv") as file:
+        with replacing(self.folder / FILE) as path:
+            path.write_text(text, encoding="utf-8", newline="")
+        with (
+            replacing(self.folder / "sweep.csv") as path,
+            path.open("w", encoding="utf-8", newline="") as file,
+        ):
             self._write_csv(file, records)
 
     def _write_csv(self, file: IO[str], records: list[dict[str, Any]]) -> None:
@@ -202,19 +205,6 @@ class Sweep:
             raise ConfigError(f"There is no {FILE} in {folder}.", hint) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path} cannot be read: {error!r}", "It was damaged or changed.") from error
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[str]]:
-    """A file that takes the place of ``path`` once it is complete."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 class Lock:

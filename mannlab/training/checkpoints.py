@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
-import os
 import pickle
 import re
 import warnings
@@ -19,6 +17,8 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from mannlab.contracts import Task
 from mannlab.errors import CheckpointError, MannlabError
+from mannlab.files import replacing
+from mannlab.trees import flat
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +37,9 @@ def replace_file(target: Path, write: Any) -> None:
     Raises:
         WriteError: it failed; ``target`` is as it was.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        os.replace(temporary, target)
+        with replacing(target) as temporary:
+            write(temporary)
     except (OSError, RuntimeError) as error:
         # torch's zip writer reports a full disk as a RuntimeError.
         intact = (
@@ -54,10 +52,6 @@ def replace_file(target: Path, write: Any) -> None:
             f"{intact} The run was stopped. Make room or give another output folder, then continue with "
             f"ckpt_path={target.parent.parent}.",
         ) from error
-    finally:
-        # After an error, or a Ctrl-C in the midst of writing.
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -193,18 +187,6 @@ def to_resume(run_dir: Path) -> str | None:
         return None
     plain = re.fullmatch(r"[\w./:@%+-]+", str(run_dir))
     return f"ckpt_path={run_dir}" if plain else f"'ckpt_path=\"{run_dir}\"'"
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{name}.")
-        else:
-            found[name] = list(value) if isinstance(value, tuple) else value
-    return found
 
 
 IDENTITY = ("controller", "memory", "task", "model")

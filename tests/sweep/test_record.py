@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from mannlab.errors import ConfigError
 from mannlab.sweep.options import Options
-from mannlab.sweep.record import Job, Lock, Sweep, replacing, settings
+from mannlab.sweep.record import Job, Lock, Sweep, settings
 
 
 def sweep(folder: Path) -> Sweep:
@@ -71,15 +70,6 @@ def test_a_file_that_cannot_be_read_is_explained(tmp_path: Path) -> None:
     (tmp_path / "sweep.json").write_text('{"jobs": [')
     with pytest.raises(ConfigError, match="cannot be read"):
         Sweep.read(tmp_path)
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    (tmp_path / "x").write_text("before")
-    with suppress(RuntimeError), replacing(tmp_path / "x") as file:
-        file.write("half")
-        raise RuntimeError
-    assert (tmp_path / "x").read_text() == "before"
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 def test_a_lock_has_one_holder(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
-from mannlab.training.checkpoints import flat
 from mannlab.training.loggers import show_options
+from mannlab.trees import flat
 
 GROUPS = ("controller", "memory", "task", "model", "optimizer", "batch_size", "seed")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
+from mannlab.files import replacing
 from mannlab.training.callbacks.progress import seconds_allowed
 from mannlab.training.callbacks.stop import GracefulStop
 
@@ -105,11 +105,9 @@ class Pulse(Callback):
         return min((seconds for seconds in known if seconds is not None), default=None)
 
     def _write(self, content: dict[str, Any]) -> None:
-        temporary = self.folder / f".{PROGRESS}.{os.getpid()}.tmp"
         # A sign that is lost costs nothing.
-        with suppress(OSError):
+        with suppress(OSError), replacing(self.folder / PROGRESS) as temporary:
             temporary.write_text(json.dumps(content), encoding="utf-8")
-            os.replace(temporary, self.folder / PROGRESS)
 
     def _heed(self, trainer: Any) -> None:
         if self._asked or not (self.folder / STOP).exists():

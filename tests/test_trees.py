@@ -1,0 +1,10 @@
+"""Nested mappings."""
+
+from __future__ import annotations
+
+from mannlab.trees import flat
+
+
+def test_flat() -> None:
+    assert flat({"a": {"b": {"c": 1}, "d": (2, 3)}, "e": None}) == {"a.b.c": 1, "a.d": [2, 3], "e": None}
+    assert flat({}) == {}
