@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 BELOW_TRAINING = {
     "errors",
+    "files",
+    "trees",
     "progress",
     "draws",
     "registry",
@@ -30,13 +32,15 @@ BELOW_TRAINING = {
 # A room may also import itself. Rooms that are not here (compose, cli, __main__, ...) may import any.
 MAY_IMPORT = {
     "errors": set(),
+    "files": set(),
+    "trees": set(),
     "progress": set(),
     "draws": set(),
     "registry": {"errors"},
     "contracts": {"draws", "errors", "kernels"},
     "scoring": {"contracts", "errors"},
     "kernels": set(),
-    "datasets": {"errors", "progress"},
+    "datasets": {"errors", "files", "progress"},
     "plots": set(),
     "memory": {"contracts", "registry", "errors", "kernels", "plots"},
     "controller": {"contracts", "registry", "errors", "kernels"},
@@ -45,12 +49,13 @@ MAY_IMPORT = {
     "checks": {"contracts", "registry", "errors", "draws", "model"},
     "training": BELOW_TRAINING,
     "inspection": BELOW_TRAINING | {"training"},
-    "report": {"errors", ""},
+    "report": {"errors", "trees", ""},
 }
 OUTER_ROOMS = {"", "__main__", "cli", "compose", "hydra_plugins", "sweep"}
 HYDRA_ROOMS = {"__main__", "cli", "compose", "_hydra", "hydra_plugins", "sweep"}
 # On the path of --help, --cfg job and completion.
-LIGHT_ROOMS = {"", "__main__", "cli", "compose", "_hydra", "registry", "errors", "hydra_plugins", "sweep"}
+LIGHT_ROOMS = {"", "__main__", "cli", "compose", "_hydra", "hydra_plugins", "sweep"}
+LIGHT_ROOMS |= {"registry", "errors", "files", "trees"}
 HEAVY = {"torch", "torchvision", "lightning", "torchmetrics", "matplotlib", "tensorboard"}
 
 

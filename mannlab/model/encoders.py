@@ -151,8 +151,9 @@ class StreamEncoder(nn.Module):
                 self.layers[name] = embedding
                 self.output_size += token_width
             elif isinstance(channel, Bag):
-                self.layers[name] = encoder = BagEncoder(channel)
-                self.output_size += encoder.output_size
+                words = BagEncoder(channel)
+                self.layers[name] = words
+                self.output_size += words.output_size
             else:
                 if channel.encoder not in IMAGE_ENCODERS:
                     hint = choices(channel.encoder, IMAGE_ENCODERS, "encoders")
