@@ -1,0 +1,144 @@
+"""The memory network on questions after a story: a training step, beside a textbook's version of the model.
+
+    python benchmarks/memory_network.py          # under a minute
+
+The shape is bAbI's, all tasks together: batches of questions, each after as many statements as its story
+has (24 on average), 177 words, width 100, 3 hops, adjacent tying. The textbook has a sentence embedded word
+by word in each hop and every memory padded to 50 statements, as public implementations do. What is compared
+is measured in turns in one run; each figure is the least of its rounds. Prints a table; writes
+``memory_network.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from _measure import in_turns, show
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from mannlab.contracts import Bag, Classes, StreamSpec
+from mannlab.model import MANN
+from mannlab.training.environment import hold_memory
+
+WORDS, ANSWERS, LONGEST, WIDTH, SLOTS, HOPS, NOISE = 177, 160, 11, 100, 50, 3, 0.1
+
+
+class Textbook(nn.Module):
+    """Sukhbaatar et al. 2015 in plain torch: 3 hops, adjacent tying, position encoding, temporal vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.ModuleList(nn.Embedding(WORDS + 1, WIDTH, padding_idx=0) for _ in range(HOPS + 1))
+        self.ages = nn.Parameter(torch.randn(HOPS + 1, SLOTS, WIDTH) * 0.1)
+        self.out = nn.Linear(WIDTH, ANSWERS)
+        j, k = torch.arange(1, LONGEST + 1) / LONGEST, torch.arange(1, WIDTH + 1) / WIDTH
+        self.register_buffer("places", (1 - j)[:, None] - k * (1 - 2 * j)[:, None])
+        self.places: Tensor
+
+    def forward(self, story: Tensor, question: Tensor) -> Tensor:
+        """``int64[B, 50, J]`` and ``int64[B, J]``, 0 for no word, to ``[B, answers]``."""
+        u = (self.words[0](question) * self.places).sum(1)
+        empty = story.sum(2) == 0
+        for hop in range(HOPS):
+            keys = (self.words[hop](story) * self.places).sum(2) + self.ages[hop]
+            values = (self.words[hop + 1](story) * self.places).sum(2) + self.ages[hop + 1]
+            weights = (keys @ u.unsqueeze(2)).squeeze(2).masked_fill(empty, -1e9).softmax(1)
+            u = u + (weights.unsqueeze(1) @ values).squeeze(1)
+        return self.out(u)
+
+
+def ours() -> MANN:
+    bag = Bag(WORDS, LONGEST, WIDTH, embeddings=HOPS + 1)
+    memory = {"name": "memory_network", "slots": SLOTS, "width": WIDTH, "hops": HOPS, "noise": NOISE}
+    spec = StreamSpec({"text": bag}, Classes(ANSWERS))
+    return MANN({"name": "feedforward", "layers": 0}, memory, spec, interface="direct")
+
+
+def stories(batch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Words ``int64[B, T, J]`` (-1: none), the step of each question, and answers."""
+    generator = torch.Generator().manual_seed(0)
+    # As on average in batches of stories of like length.
+    lengths = torch.randint(20, 29, (batch,), generator=generator)
+    steps, count = int(lengths.max()) + 1, torch.randint(4, 9, (batch, 1, 1), generator=generator)
+    words = torch.randint(0, WORDS, (batch, steps, LONGEST), generator=generator)
+    there = (torch.arange(LONGEST) < count) & (torch.arange(steps)[:, None] <= lengths[:, None, None])
+    return words.masked_fill(~there, -1), lengths, torch.randint(0, ANSWERS, (batch,), generator=generator)
+
+
+def timed(net: nn.Module, loss: Callable[[], Tensor], steps: int) -> Callable[[], float]:
+    """Forward, backward and Adam; returns seconds a step."""
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+
+    def run() -> float:
+        began = time.perf_counter()
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss().backward()
+            optimizer.step()
+        return (time.perf_counter() - began) / steps
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batches", type=int, nargs="+", default=[32, 64, 256])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    hold_memory()
+    table = Table(title="A training step, ms")
+    for column in ("questions", "ours", "ours, all steps read", "textbook", "textbook / ours"):
+        table.add_column(column, justify="right")
+    found = []
+    for batch in arguments.batches:
+        words, lengths, answers = stories(batch)
+        valid = (torch.arange(words.shape[1]) <= lengths[:, None]).float()
+        asked = torch.arange(words.shape[1]) == lengths[:, None]
+        story = torch.zeros(batch, SLOTS, LONGEST, dtype=torch.int64)
+        for row, (said, length) in enumerate(zip(words, lengths.tolist(), strict=True)):
+            story[row, SLOTS - length :] = said[:length] + 1
+        question = words[torch.arange(batch), lengths] + 1
+        few, all_steps, plain = ours(), ours(), Textbook()
+        seconds = in_turns(
+            {
+                "ours": timed(
+                    few,
+                    lambda few=few, w=words, v=valid, a=asked, y=answers: cross_entropy(
+                        few.answers({"text": w}, v, a)[:, 0], y
+                    ),
+                    5,
+                ),
+                "all": timed(
+                    all_steps,
+                    lambda net=all_steps, w=words, v=valid, a=asked, y=answers: cross_entropy(
+                        net({"text": w}, v)[a][:, 0], y
+                    ),
+                    5,
+                ),
+                "textbook": timed(
+                    plain, lambda net=plain, s=story, q=question, y=answers: cross_entropy(net(s, q), y), 5
+                ),
+            },
+            arguments.rounds,
+        )
+        ratio = seconds["textbook"] / seconds["ours"]
+        table.add_row(str(batch), *(show(value) for value in seconds.values()), f"{ratio:.1f}")
+        found.append({"batch": batch, **seconds})
+    Console().print(table)
+    target = Path("outputs/benchmarks/memory_network.json")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps({"threads": arguments.threads, "steps": found}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
