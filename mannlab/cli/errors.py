@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from mannlab import registry
 from mannlab.errors import MannlabError, choices
+from mannlab.trees import flat
 
 INTERRUPTED = 130
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -255,7 +256,20 @@ def _unknown_key(key: str, cause: Any) -> tuple[str, str]:
     prefix = key[: -len(wrong)].rstrip(".") if key.endswith(wrong) else ""
     parent = str(getattr(cause, "full_key", "") or "").rpartition(".")[0] or prefix
     what = f"{key}: there is no key '{wrong}'" + (f" in {parent}." if parent else ".")
-    hint = choices(wrong, known, "keys")
+    elsewhere = _elsewhere(wrong, cause)
+    hint = f"Did you mean {' or '.join(elsewhere)}?" if elsewhere else choices(wrong, known, "keys")
     if parent.partition(".")[0] in ("optimizer", "scheduler", "callbacks", "logger"):
         hint += f"\nTo hand on an argument that is not listed, put + in front: +{key}=..."
     return what, hint
+
+
+def _elsewhere(name: str, cause: Any) -> list[str]:
+    """The keys of that name in other places of the configuration: ``optimizer.lr`` for ``lr``."""
+    from omegaconf import OmegaConf
+
+    with contextlib.suppress(Exception):
+        tree = OmegaConf.to_container(cause.parent_node._get_root())
+        assert isinstance(tree, dict)
+        shown = {str(key): value for key, value in tree.items() if key not in HYDRAS_KEYS}
+        return [key for key in flat(shown) if key.endswith(f".{name}")]
+    return []

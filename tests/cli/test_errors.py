@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mannlab.__main__ import main
 from mannlab.cli import errors
 from mannlab.errors import ConfigError
 
@@ -103,3 +104,20 @@ def test_warnings_are_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: 
         with errors.tidy_warnings():
             warnings.warn("first\n   second", stacklevel=1)
     assert capsys.readouterr().err == "mannlab: warning: first second\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("lr=3", "optimizer.lr"),
+        ("task.lr=3", "optimizer.lr"),
+        ("hidden=7", "controller.hidden"),
+        ("max_steps=7", "trainer.max_steps"),
+        ("controller.hiden=7", "'hidden'"),
+    ],
+)
+def test_a_key_that_lies_elsewhere_is_shown_there(
+    given: str, wanted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([given]) != 0
+    assert f"Did you mean {wanted}?" in capsys.readouterr().err
