@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import signal
 import threading
 import time
@@ -45,7 +46,7 @@ def run(folder: Path) -> int:
         lock.take(wait=True)
     try:
         if jobs.read_json(folder / jobs.SUMMARY).get("status") in DONE:
-            errors.say(f"{folder} is finished already")
+            errors.say(f"{folder} is finished already; longer, in a folder of its own: {longer(folder)}")
             return 0
         if jobs.PARENT in os.environ and jobs.asked_to_stop(folder):
             # Before it had begun.
@@ -55,6 +56,16 @@ def run(folder: Path) -> int:
             return _train(folder)
     finally:
         lock.free()
+
+
+def longer(folder: Path) -> str:
+    """The command that trains a finished run further."""
+    config = stored(folder)
+    limits = ("ckpt_path=", "trainer.max_steps=", "trainer.max_time=", "hydra.run.dir=")
+    kept = [word for word in config["overrides"] if not word.startswith(limits)]
+    steps = (config.get("trainer") or {}).get("max_steps") or -1
+    more = f"trainer.max_steps={2 * steps}" if steps > 0 else "trainer.max_time=00:01:00:00"
+    return shlex.join(["mannlab", *kept, f"ckpt_path={folder}", more])
 
 
 def first_process() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -197,4 +198,11 @@ def test_a_run_goes_on_in_its_own_folder(program: Callable[..., str], tmp_path: 
     assert part["resumed_from"].endswith("part/checkpoints/last.ckpt")
     rows = [(tmp_path / name / "metrics.csv").read_text().splitlines() for name in ("whole", "part")]
     assert len(rows[0]) == len(rows[1])
-    assert "is finished already" in program("resume", "part")
+    said = program("resume", "part")
+    assert "is finished already" in said
+    # The command that it names trains on.
+    command = shlex.split(said[said.index("mannlab task.max_length=3") :].splitlines()[0])
+    assert command[-2:] == [f"ckpt_path={folder}", "trainer.max_steps=12"]
+    program(*command[1:], "hydra.run.dir=longer")
+    longer = json.loads((tmp_path / "longer" / "summary.json").read_text())
+    assert (longer["steps"], longer["resumed_from"]) == (12, str(folder / "checkpoints" / "last.ckpt"))
