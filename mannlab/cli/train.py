@@ -46,6 +46,19 @@ FLAGS = {
     "--info": True,
     "-i": True,
 }
+# Of which there can be one.
+MODES = {
+    "--run": "run",
+    "-r": "run",
+    "--multirun": "sweep",
+    "-m": "sweep",
+    "--cfg": "show",
+    "-c": "show",
+    "--info": "info",
+    "-i": "info",
+    "--shell-completion": "complete",
+    "-sc": "complete",
+}
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
@@ -90,7 +103,7 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
     """Flags before overrides, as Hydra 1.3 wants them.
 
     Raises:
-        ConfigError: Hydra has no such flag.
+        ConfigError: Hydra has no such flag, or two that do not go together.
     """
     flags: list[str] = []
     overrides: list[str] = []
@@ -112,6 +125,13 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
             if not words:
                 raise ConfigError(f"{word}: a value is missing.", "--hydra-help says what it takes.")
             flags.append(words.pop(0))
+    modes = [flag for flag in flags if flag.partition("=")[0] in MODES]
+    if len({MODES[flag.partition("=")[0]] for flag in modes}) > 1:
+        raise ConfigError(
+            f"{' and '.join(modes)} do not go together.",
+            "One configuration is shown, or one sweep run: leave out one of them (a configuration has one "
+            "value for each key).",
+        )
     return flags + overrides
 
 

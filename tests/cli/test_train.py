@@ -158,6 +158,8 @@ def test_further_processes_do_not_write_the_configuration(
         (["seed=${nothing}"], ["seed", "nothing"]),
         (["memory.slots=???"], ["memory.slots", "missing"]),
         (["--config-dir", "nowhere"], ["nowhere"]),
+        (["-m", "seed=1,2", "--cfg", "job"], ["-m and --cfg do not go together", "leave out one"]),
+        (["--multirun", "--info=all"], ["--multirun and --info=all do not go together"]),
     ],
 )
 def test_wrong_arguments_are_explained(
