@@ -112,14 +112,18 @@ class Section:
             return self.mode
         return "max" if HIGHER.search(name) else "min" if LOWER.search(name) else None
 
-    def best(self, metric: str) -> Group | None:
-        """The group with the best mean, if the metric has a direction and there are others."""
-        means = [(found.mean, group) for group in self.groups if (found := group.estimate(metric))]
+    def best(self, metric: str) -> list[Group]:
+        """The group with the best mean, and those that are as good as far as their intervals tell.
+
+        None if the metric has no direction, or if that would be all groups.
+        """
+        found = [(group, value) for group in self.groups if (value := group.estimate(metric))]
         mode = self.direction(metric)
-        if len(means) < 2 or mode is None:
-            return None
-        value, group = (max if mode == "max" else min)(means, key=lambda pair: pair[0])
-        return group if sum(mean == value for mean, _ in means) == 1 else None
+        if mode is None or not found:
+            return []
+        top = (max if mode == "max" else min)((value for _, value in found), key=lambda value: value.mean)
+        alike = [group for group, value in found if value.mean == top.mean or value.overlaps(top)]
+        return alike if len(alike) < len(found) else []
 
     def sizes(self, metric: str) -> dict[str, list[tuple[int, str]]]:
         """Kind of size to (size, ``split/metric``), of test sets of two or more sizes."""

@@ -127,7 +127,8 @@ def _section(section: Section, found: Sequence[Album], colours: dict[str, int], 
         parts.append(f"<p class=quiet>{escape(_by(section))}</p>")
         parts.append(_table(section, colours))
         if any(run.finished for run in section.runs):
-            parts.append(f"<p class=quiet>{escape(tables.NOTE)}; green: the best mean</p>")
+            green = "green: the best mean, and those whose interval touches its own"
+            parts.append(f"<p class=quiet>{escape(tables.NOTE)}; {green}</p>")
         bars = charts.comparison(section, colours)
         if bars:
             several = any(len(group.counted) > 1 for group in section.groups)

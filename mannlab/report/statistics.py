@@ -36,6 +36,12 @@ class Estimate:
     def high(self) -> float | None:
         return None if self.half is None else self.mean + self.half
 
+    def overlaps(self, other: Estimate) -> bool:
+        """Whether the intervals of both have anything in common; without one, nobody knows of any spread."""
+        if self.half is None or other.half is None:
+            return False
+        return abs(self.mean - other.mean) <= self.half + other.half
+
 
 def estimate(values: Sequence[float]) -> Estimate | None:
     """The mean of independent runs and its interval by Student's t; None if there is no finite value.

@@ -177,24 +177,36 @@ def test_metrics_can_be_chosen(tmp_path: Path) -> None:
 
 
 def test_the_best_group_follows_the_direction_of_the_metric(tmp_path: Path) -> None:
-    grid(tmp_path, LSTM, FEEDFORWARD)
+    grid(tmp_path, LSTM, FEEDFORWARD, seeds=3)
     found = only(tmp_path)
     assert found.direction("cost_bits") == "min"
-    assert found.best("test/cost_bits") is found.groups[1]
+    assert found.best("test/cost_bits") == [found.groups[1]]
     found.mode = "max"
     assert found.direction("cost_bits") == "max"
-    assert found.best("test/cost_bits") is found.groups[0]
+    assert found.best("test/cost_bits") == [found.groups[0]]
     assert found.direction("test/accuracy_percent") == "max"
     assert found.direction("perplexity_per_token") == "min"
     assert found.direction("unheard_of") is None
-    assert found.best("test/unheard_of") is None
+    assert found.best("test/unheard_of") == []
 
 
 def test_nobody_is_best_alone_or_among_equals(tmp_path: Path) -> None:
     making.run(tmp_path / "a", 1.0)
-    assert only(tmp_path).best("test/cost_bits") is None
+    assert only(tmp_path).best("test/cost_bits") == []
     making.run(tmp_path / "b", 1.0, changed=FEEDFORWARD)
-    assert only(tmp_path).best("test/cost_bits") is None
+    assert only(tmp_path).best("test/cost_bits") == []
+
+
+def test_groups_whose_intervals_touch_are_alike(tmp_path: Path) -> None:
+    for seed, (one, other, third) in enumerate([(1.0, 1.2, 9.0), (1.1, 1.1, 9.1), (1.2, 1.0, 9.2)]):
+        making.run(tmp_path / f"a{seed}", one, changed={"seed": seed})
+        making.run(tmp_path / f"b{seed}", other + 0.05, changed={**FEEDFORWARD, "seed": seed})
+        making.run(tmp_path / f"c{seed}", third, changed={"memory": {"name": "none"}, "seed": seed})
+    found = only(tmp_path)
+    best = found.best("test/cost_bits")
+    assert len(found.groups) == 3
+    assert len(best) == 2
+    assert all(group.estimate("test/cost_bits").mean < 2 for group in best)
 
 
 # ---------------------------------------------------------------------- sizes
