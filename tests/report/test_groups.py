@@ -199,9 +199,9 @@ def test_nobody_is_best_alone_or_among_equals(tmp_path: Path) -> None:
 
 def test_groups_whose_intervals_touch_are_alike(tmp_path: Path) -> None:
     for seed, (one, other, third) in enumerate([(1.0, 1.2, 9.0), (1.1, 1.1, 9.1), (1.2, 1.0, 9.2)]):
-        making.run(tmp_path / f"a{seed}", one, changed={"seed": seed})
-        making.run(tmp_path / f"b{seed}", other + 0.05, changed={**FEEDFORWARD, "seed": seed})
-        making.run(tmp_path / f"c{seed}", third, changed={"memory": {"name": "none"}, "seed": seed})
+        making.run(tmp_path / f"a{seed}", one, seed)
+        making.run(tmp_path / f"b{seed}", other + 0.05, seed, FEEDFORWARD)
+        making.run(tmp_path / f"c{seed}", third, seed, {"memory": {"name": "none"}})
     found = only(tmp_path)
     best = found.best("test/cost_bits")
     assert len(found.groups) == 3
