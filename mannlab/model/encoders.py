@@ -38,11 +38,12 @@ class BagEncoder(nn.Module):
         return sums.unflatten(0, x.shape[:-1])
 
 
-class RunningNorm(nn.Module):
-    """Each feature to about mean 0 and variance 1, by running statistics: ``[B, F]`` to ``[B, F]``.
+class FeatureNorm(nn.Module):
+    """Each feature to mean 0 and variance 1: ``[B, F]`` to ``[B, F]``.
 
-    In training too, so that no sample depends on its batch; unlike batch norm there is no gradient through
-    the statistics, which are those of the batches so far, the earlier the less.
+    In training over the batch, as batch norm does, since features of a net that learns move faster than any
+    mean of the past follows (behind one, a memory addressed by cosine stays blind); elsewhere, and for a
+    single sample, by the mean of the batches so far, the earlier the less.
     """
 
     mean: Tensor
@@ -57,25 +58,26 @@ class RunningNorm(nn.Module):
         self.register_buffer("share", torch.zeros(()))  # how much of the mean is batches, the rest zeros
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and len(x):
+        if self.training and len(x) > 1:
+            seen = x.to(self.mean)
+            mean, variance = seen.mean(0), seen.var(0, correction=0)
             with torch.no_grad():
-                seen = x.detach().to(self.mean)
-                self.mean.lerp_(seen.mean(0), self.momentum)
+                self.mean.lerp_(mean, self.momentum)
                 self.square.lerp_(seen.square().mean(0), self.momentum)
                 self.share.lerp_(torch.ones_like(self.share), self.momentum)
-        # Before the first batch: as it comes.
-        fresh = self.share == 0
-        share = self.share.where(~fresh, 1)
-        mean = self.mean / share
-        variance = (self.square / share - mean.square()).where(~fresh, 1).clamp_min(0)
+        else:
+            # Before the first batch: as it comes.
+            fresh = self.share == 0
+            share = self.share.where(~fresh, 1)
+            mean = self.mean / share
+            variance = (self.square / share - mean.square()).where(~fresh, 1).clamp_min(0)
         return ((x - mean) * (variance + self.eps).rsqrt()).to(x.dtype)
 
 
 class ConvEncoder(nn.Module):
     """A small convolutional net: ``[B, C, H, W]`` to ``[B, 64]``.
 
-    Blocks of 3×3 convolution, group norm (so that no sample depends on its batch), 2×2 max pooling and
-    ReLU, as many as the picture allows and at most three, then a linear layer, normalised: pictures of
+    Blocks of 3×3 convolution, group norm, 2×2 max pooling and ReLU, as many as the picture allows and at most three, then a linear layer, normalised: pictures of
     strokes share most of their pixels, and unless their features are centred, any two of them point the same
     way (cosine 0.91), which leaves nothing to a memory that is addressed by cosine.
     """
@@ -94,7 +96,7 @@ class ConvEncoder(nn.Module):
                 nn.ReLU(),  # the same on either side of the pooling, and a quarter of the work here
             ]
             channels, height, width = CONV_CHANNELS, height // 2, width // 2
-        layers += [nn.Flatten(), nn.Linear(channels * height * width, CONV_OUTPUT), RunningNorm(CONV_OUTPUT)]
+        layers += [nn.Flatten(), nn.Linear(channels * height * width, CONV_OUTPUT), FeatureNorm(CONV_OUTPUT)]
         # Channels last: group norm and pooling run over neighbours in memory.
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
         self.output_size = CONV_OUTPUT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from mannlab.contracts import Memory
@@ -13,16 +14,24 @@ KINDS = ("linear", "direct")
 
 
 def interface_layer(
-    hidden: int, memory: Memory[Any], kind: Literal["linear", "direct"] = "linear"
+    hidden: int, memory: Memory[Any], kind: Literal["linear", "direct"] = "linear", gain: float = 1.0
 ) -> nn.Module:
     """The linear map from the controller's output to what it says to the memory; nothing, if ``direct``.
 
+    Its weights start ``gain`` times as large as usual.
+
     Raises:
-        ConfigError: what goes to the memory as it is does not have the memory's width.
+        ConfigError: what goes to the memory as it is does not have the memory's width, or a gain of it.
     """
+    require(gain > 0, f"model.interface_gain: {gain} is not allowed.", "It must be above 0.")
     if kind not in KINDS:
         raise ConfigError(f"model.interface: there is no '{kind}'.", choices(kind, KINDS, "interfaces"))
     if kind == "direct":
+        require(
+            gain == 1,
+            f"model.interface_gain: {gain} is not allowed with model.interface=direct.",
+            "There are no weights: use model.interface_gain=1.",
+        )
         require(
             hidden == memory.interface_size,
             f"model.interface: direct is not allowed: the controller says {hidden} numbers, and the memory "
@@ -33,7 +42,10 @@ def interface_layer(
         return nn.Identity()
     if memory.interface_size == 0:
         return _Nothing()
-    return nn.Linear(hidden, memory.interface_size, bias=memory.interface_bias)
+    layer = nn.Linear(hidden, memory.interface_size, bias=memory.interface_bias)
+    with torch.no_grad():
+        layer.weight.mul_(gain)
+    return layer
 
 
 class _Nothing(nn.Module):

@@ -21,7 +21,8 @@ from mannlab.model.unroll import RunState, parallel
 from mannlab.model.watch import Trace, Watch, watching
 from mannlab.registry import build_from
 
-MODEL_OPTIONS = ("feedback", "backend", "checkpoint_every", "embedding_width", "tied_embeddings", "interface")
+MODEL_OPTIONS = ("feedback", "backend", "checkpoint_every", "embedding_width", "tied_embeddings")
+MODEL_OPTIONS += ("interface", "interface_gain")
 
 
 class MANN(nn.Module):
@@ -45,6 +46,8 @@ class MANN(nn.Module):
         embedding_width: numbers for each symbol of a channel of tokens.
         interface: what brings what the controller says to the memory: ``linear``, a layer of weights; or
             ``direct``, nothing: the controller says just what the memory takes in, and is as wide.
+        interface_gain: how many times as large as usual the weights of that layer start: what a memory is
+            addressed by differs more from step to step, and is learnt to be used sooner.
         tied_embeddings: score each symbol of the answer by its own embedding (see :class:`Head`).
 
     Raises:
@@ -63,6 +66,7 @@ class MANN(nn.Module):
         embedding_width: int = TOKEN_WIDTH,
         tied_embeddings: bool = False,
         interface: Literal["linear", "direct"] = "linear",
+        interface_gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.encoder = StreamEncoder(spec, embedding_width, tied_embeddings)
@@ -86,7 +90,8 @@ class MANN(nn.Module):
         if checkpoint_every is not None:
             self._check_recomputing(checkpoint_every)
         # Not LazyLinear or None: a zero-wide interface keeps every memory on the same path.
-        self.interface = interface_layer(self.controller.output_size, self.memory, interface)
+        said = self.controller.output_size
+        self.interface = interface_layer(said, self.memory, interface, interface_gain)
         tied = self.encoder.tied_to(spec.target) if tied_embeddings else None
         self.head = Head(self.controller.output_size + self.memory.read_size, spec.target, tied)
 

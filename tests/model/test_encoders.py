@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mannlab.contracts import Bag, Classes, Image, StreamSpec, Vector
 from mannlab.kernels.placed.naive import placed_sum
-from mannlab.model.encoders import BagEncoder, ConvEncoder, RunningNorm, StreamEncoder
+from mannlab.model.encoders import BagEncoder, ConvEncoder, FeatureNorm, StreamEncoder
 
 
 @settings(max_examples=30, deadline=None)
@@ -49,20 +49,29 @@ def test_a_bag_lies_beside_other_channels():
     assert out.tolist() == torch.cat([torch.ones(2, 4, 2), torch.zeros(2, 4, 5)], -1).tolist()
 
 
-def test_running_norm_is_of_the_batches_so_far():
-    norm = RunningNorm(2, momentum=0.25, eps=0.0).double()
+def test_features_are_normalised_over_the_batch_in_training_and_by_those_before_elsewhere():
+    norm = FeatureNorm(2, momentum=0.25, eps=0.0).double()
     one = torch.tensor([[1.0, 4.0], [3.0, 8.0]], dtype=torch.float64)
     assert torch.equal(norm.eval()(one), one)  # nothing is known yet
     torch.testing.assert_close(norm.train()(one), torch.tensor([[-1.0, -1.0], [1.0, 1.0]]).double())
-    two = torch.tensor([[9.0, 0.0]], dtype=torch.float64)
-    out = norm(two)
+    two = torch.tensor([[9.0, 0.0], [5.0, 2.0]], dtype=torch.float64)
+    torch.testing.assert_close(norm(two), torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).double())
     # Weights of the two batches: 0.25 * 0.75 and 0.25, of 0.4375.
     weights = torch.tensor([0.1875, 0.25], dtype=torch.float64) / 0.4375
-    mean = weights[0] * one.mean(0) + weights[1] * two[0]
-    square = weights[0] * one.square().mean(0) + weights[1] * two[0].square()
+    mean = weights[0] * one.mean(0) + weights[1] * two.mean(0)
+    square = weights[0] * one.square().mean(0) + weights[1] * two.square().mean(0)
     wanted = (two - mean) / (square - mean.square()).sqrt()
-    torch.testing.assert_close(out, wanted)
     torch.testing.assert_close(norm.eval()(two), wanted)
+    # A batch of one has no variance.
+    torch.testing.assert_close(norm.train()(two[:1]), wanted[:1])
+
+
+def test_gradients_pass_through_the_statistics_of_a_batch():
+    norm = FeatureNorm(2).double()
+    x = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(norm, x)
+    (grad,) = torch.autograd.grad(norm(x).square().sum(), x)
+    assert grad.abs().max() < 1e-4  # the sum of squares is what it is, whatever the features
 
 
 def test_pictures_of_strokes_point_different_ways():
@@ -72,6 +81,7 @@ def test_pictures_of_strokes_point_different_ways():
     features = torch.nn.functional.normalize(encoder(pictures), dim=1)
     between = (features @ features.T).fill_diagonal_(0)
     assert between.mean().abs() < 0.1
+    # Elsewhere no picture depends on those beside it.
     alone = encoder.eval()(pictures[:1])
     torch.testing.assert_close(encoder(pictures)[:1], alone)
 

@@ -171,3 +171,13 @@ def test_a_direct_interface_needs_equal_widths():
     assert "model.interface=linear" in str(caught.value)
     with pytest.raises(ConfigError, match="there is no 'straight'"):
         make(interface="straight")
+
+
+def test_the_interface_can_start_larger():
+    usual, larger = (make(interface_gain=gain).interface for gain in (1.0, 8.0))
+    torch.testing.assert_close(larger.weight, 8 * usual.weight)
+    torch.testing.assert_close(larger.bias, usual.bias)
+    with pytest.raises(ConfigError, match=r"interface_gain: -1"):
+        make(interface_gain=-1.0)
+    with pytest.raises(ConfigError, match="with model.interface=direct"):
+        make({"name": "lstm", "hidden": 9}, NETWORK, interface="direct", interface_gain=2.0)
