@@ -77,9 +77,10 @@ class FeatureNorm(nn.Module):
 class ConvEncoder(nn.Module):
     """A small convolutional net: ``[B, C, H, W]`` to ``[B, 64]``.
 
-    Blocks of 3×3 convolution, group norm, 2×2 max pooling and ReLU, as many as the picture allows and at most three, then a linear layer, normalised: pictures of
-    strokes share most of their pixels, and unless their features are centred, any two of them point the same
-    way (cosine 0.91), which leaves nothing to a memory that is addressed by cosine.
+    Blocks of 3×3 convolution, group norm, 2×2 max pooling and ReLU, as many as the picture allows and at most
+    three, then a linear layer, normalised: pictures of strokes share most of their pixels, and unless their
+    features are centred, any two of them point the same way (cosine 0.91), which leaves nothing to a memory
+    that is addressed by cosine.
     """
 
     def __init__(self, spec: Image) -> None:

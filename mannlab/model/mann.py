@@ -21,8 +21,15 @@ from mannlab.model.unroll import RunState, parallel
 from mannlab.model.watch import Trace, Watch, watching
 from mannlab.registry import build_from
 
-MODEL_OPTIONS = ("feedback", "backend", "checkpoint_every", "embedding_width", "tied_embeddings")
-MODEL_OPTIONS += ("interface", "interface_gain")
+MODEL_OPTIONS = (
+    "feedback",
+    "backend",
+    "checkpoint_every",
+    "embedding_width",
+    "tied_embeddings",
+    "interface",
+    "interface_gain",
+)
 
 
 class MANN(nn.Module):

@@ -179,5 +179,5 @@ def test_the_interface_can_start_larger():
     torch.testing.assert_close(larger.bias, usual.bias)
     with pytest.raises(ConfigError, match=r"interface_gain: -1"):
         make(interface_gain=-1.0)
-    with pytest.raises(ConfigError, match="with model.interface=direct"):
+    with pytest.raises(ConfigError, match=r"with model\.interface=direct"):
         make({"name": "lstm", "hidden": 9}, NETWORK, interface="direct", interface_gain=2.0)
