@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-LETTER = 0.07  # inches
+LETTER = 0.08  # inches
 
 
 def align(reading: Tensor, writing: Tensor, source: int) -> Tensor:
@@ -52,7 +52,7 @@ def draw_alignment(weights: Tensor, source: Sequence[str], target: Sequence[str]
     # Room for what is longer than a word.
     wide, tall = (LETTER * max(0, max(map(len, names), default=0) - 12) for names in (target, source))
     figure = Figure(
-        figsize=(1.6 + 0.22 * max(columns, 8) + wide, 1.4 + 0.22 * max(rows, 5) + tall),
+        figsize=(2.0 + 0.22 * max(columns, 8) + wide, 1.5 + 0.22 * max(rows, 5) + tall),
         dpi=100,
         layout="constrained",
     )
@@ -63,7 +63,7 @@ def draw_alignment(weights: Tensor, source: Sequence[str], target: Sequence[str]
     axis.xaxis.tick_top()
     axis.tick_params(length=2)
     axis.set_xlabel(
-        f"share of what is read that was written there; darkest: {float(weights.max()):.2f}", fontsize=8
+        f"share of what is read that was written there\ndarkest: {float(weights.max()):.2f}", fontsize=8
     )
     if title:
         axis.set_title(_plain(title), fontsize=9, loc="right")
