@@ -54,7 +54,7 @@ def draw_alignment(weights: Tensor, source: Sequence[str], target: Sequence[str]
     figure = Figure(
         figsize=(2.0 + 0.22 * max(columns, 8) + wide, 1.5 + 0.22 * max(rows, 5) + tall),
         dpi=100,
-        layout="constrained",
+        layout="compressed",
     )
     axis = figure.subplots()
     axis.imshow(weights.numpy(), cmap="gray_r", vmin=0, vmax=max(float(weights.max()), 1e-6), aspect="equal")
