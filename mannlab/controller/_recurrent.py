@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,12 @@ def layer_weights(rnn: nn.RNNBase) -> list[tuple[Tensor, Tensor, Tensor, Tensor]
 def first_state(layers: int, hidden: int) -> nn.Parameter:
     """Learned bias values that the state is reset to before each sequence (NTM, section 3)."""
     return nn.Parameter(torch.zeros(layers, hidden))
+
+
+@cache
+def lacks_bfloat16() -> bool:
+    """Whether torch's LSTM for CPUs fails in bfloat16: it takes oneDNN's without asking if there is one."""
+    return torch.backends.mkldnn.is_available() and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def run_padded(

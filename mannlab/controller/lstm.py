@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mannlab.contracts import Controller, hold
-from mannlab.controller._recurrent import check_sizes, first_state, layer_weights, run_padded
+from mannlab.controller._recurrent import check_sizes, first_state, lacks_bfloat16, layer_weights, run_padded
 from mannlab.kernels import deferred, lstm
 from mannlab.kernels.deferred import Shared
 from mannlab.registry import register
@@ -90,6 +90,12 @@ class LSTM(Controller[LSTMState]):
         return cell, lambda last: LSTMState(torch.stack(last[::2], 1), torch.stack(last[1::2], 1))
 
     def sequence(self, x: Tensor, state: LSTMState, valid: Tensor | None = None) -> tuple[Tensor, LSTMState]:
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and lacks_bfloat16():
+            with torch.autocast("cpu", enabled=False):
+                return self._whole(x.to(self.first_h), state, valid)
+        return self._whole(x, state, valid)
+
+    def _whole(self, x: Tensor, state: LSTMState, valid: Tensor | None) -> tuple[Tensor, LSTMState]:
         first = state.h.transpose(0, 1).contiguous(), state.c.transpose(0, 1).contiguous()
         if valid is None:
             out, last = self.lstm(x, first)

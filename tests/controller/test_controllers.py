@@ -159,3 +159,16 @@ def test_half_precision_tells_positions_apart() -> None:
     ).bfloat16()
     _, state = model.sequence(torch.zeros(1, 301, 3, dtype=torch.bfloat16), model.init_state(1))
     assert model.progress(state).tolist() == [301]
+
+
+@pytest.mark.parametrize("valid", [None, torch.tensor([[1.0, 1, 0], [1, 1, 1]])])
+def test_an_lstm_in_mixed_precision_where_the_cpu_has_no_bfloat16(monkeypatch, valid):
+    monkeypatch.setattr("mannlab.controller.lstm.lacks_bfloat16", lambda: True)
+    controller, x = make("lstm").float(), torch.randn(2, 3, 3)
+    wanted, _ = controller.sequence(x, controller.init_state(2), valid)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = controller.sequence(x, controller.init_state(2), valid)
+        # What comes in may be the work of layers in half precision.
+        half, _ = controller.sequence(x.bfloat16(), controller.init_state(2), valid)
+    assert torch.equal(found, wanted)
+    torch.testing.assert_close(half, wanted, atol=0.02, rtol=0.02)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
 Settings = Callable[..., dict[str, Any]]
@@ -57,19 +56,3 @@ def settings(root: Path) -> Settings:
 def silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """No tables on the screen."""
     monkeypatch.setattr("mannlab.training.run.print_results", lambda *rest: None)
-
-
-@pytest.fixture(scope="session")
-def lstm_precision() -> Callable[[str], None]:
-    """Skip where torch has no LSTM of that precision for this CPU: bfloat16 wants AVX-512."""
-
-    def check(precision: str) -> None:
-        if precision != "bf16-mixed":
-            return
-        try:
-            with torch.autocast("cpu", torch.bfloat16):
-                torch.nn.LSTM(3, 4)(torch.zeros(1, 1, 3))
-        except RuntimeError as error:
-            pytest.skip(f"no LSTM in bfloat16 on this CPU: {error}")
-
-    return check

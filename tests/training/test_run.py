@@ -192,11 +192,7 @@ ROWS = ("dense", "lrua", "dnc", "memory_network")
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
 @pytest.mark.parametrize("memory", [{"name": "none"}, SPARSE, *({"name": name, **TINY} for name in ROWS)])
-def test_precisions(
-    tmp_path: Path, settings: Any, lstm_precision: Any, precision: str, memory: dict[str, Any]
-) -> None:
-    if memory["name"] in ("none", "memory_network"):  # the others go step by step
-        lstm_precision(precision)
+def test_precisions(tmp_path: Path, settings: Any, precision: str, memory: dict[str, Any]) -> None:
     summary = train(settings({"trainer.precision": precision, "memory": memory}), tmp_path / "run")
     assert summary["status"] == "completed"
 

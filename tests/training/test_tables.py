@@ -88,8 +88,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path: Path, sett
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true", "bf16-true"])
-def test_precisions(tmp_path: Path, settings: Any, lstm_precision: Any, precision: str) -> None:
-    lstm_precision(precision)
+def test_precisions(tmp_path: Path, settings: Any, precision: str) -> None:
     summary = train(settings({"memory": MEMORY, "trainer.precision": precision}), tmp_path / "run")
     assert summary["status"] == "completed"
     values = weights(tmp_path / "run")[VALUES]
