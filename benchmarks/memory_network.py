@@ -73,19 +73,37 @@ def stories(batch: int) -> tuple[Tensor, Tensor, Tensor]:
     return words.masked_fill(~there, -1), lengths, torch.randint(0, ANSWERS, (batch,), generator=generator)
 
 
-def timed(net: nn.Module, loss: Callable[[], Tensor], steps: int) -> Callable[[], float]:
-    """Forward, backward and Adam; returns seconds a step."""
+def timed(net: nn.Module, say: Callable[[], Tensor], answers: Tensor, steps: int) -> Callable[[], float]:
+    """Forward, loss, backward and Adam; returns seconds a step."""
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
 
     def run() -> float:
         began = time.perf_counter()
         for _ in range(steps):
             optimizer.zero_grad()
-            loss().backward()
+            cross_entropy(say(), answers).backward()
             optimizer.step()
         return (time.perf_counter() - began) / steps
 
     return run
+
+
+def measure(batch: int, rounds: int) -> dict[str, float]:
+    """Seconds of a step for each way, with so many questions."""
+    words, lengths, answers = stories(batch)
+    valid = (torch.arange(words.shape[1]) <= lengths[:, None]).float()
+    asked = torch.arange(words.shape[1]) == lengths[:, None]
+    story = torch.zeros(batch, SLOTS, LONGEST, dtype=torch.int64)
+    for row, (said, length) in enumerate(zip(words, lengths.tolist(), strict=True)):
+        story[row, SLOTS - length :] = said[:length] + 1
+    question = words[torch.arange(batch), lengths] + 1
+    inputs, few, every, plain = {"text": words}, ours(), ours(), Textbook()
+    ways: dict[str, tuple[nn.Module, Callable[[], Tensor]]] = {
+        "ours": (few, lambda: few.answers(inputs, valid, asked)[:, 0]),
+        "all": (every, lambda: every(inputs, valid)[asked][:, 0]),
+        "textbook": (plain, lambda: plain(story, question)),
+    }
+    return in_turns({name: timed(net, say, answers, 5) for name, (net, say) in ways.items()}, rounds)
 
 
 def main() -> None:
@@ -101,36 +119,7 @@ def main() -> None:
         table.add_column(column, justify="right")
     found = []
     for batch in arguments.batches:
-        words, lengths, answers = stories(batch)
-        valid = (torch.arange(words.shape[1]) <= lengths[:, None]).float()
-        asked = torch.arange(words.shape[1]) == lengths[:, None]
-        story = torch.zeros(batch, SLOTS, LONGEST, dtype=torch.int64)
-        for row, (said, length) in enumerate(zip(words, lengths.tolist(), strict=True)):
-            story[row, SLOTS - length :] = said[:length] + 1
-        question = words[torch.arange(batch), lengths] + 1
-        few, all_steps, plain = ours(), ours(), Textbook()
-        seconds = in_turns(
-            {
-                "ours": timed(
-                    few,
-                    lambda few=few, w=words, v=valid, a=asked, y=answers: cross_entropy(
-                        few.answers({"text": w}, v, a)[:, 0], y
-                    ),
-                    5,
-                ),
-                "all": timed(
-                    all_steps,
-                    lambda net=all_steps, w=words, v=valid, a=asked, y=answers: cross_entropy(
-                        net({"text": w}, v)[a][:, 0], y
-                    ),
-                    5,
-                ),
-                "textbook": timed(
-                    plain, lambda net=plain, s=story, q=question, y=answers: cross_entropy(net(s, q), y), 5
-                ),
-            },
-            arguments.rounds,
-        )
+        seconds = measure(batch, arguments.rounds)
         ratio = seconds["textbook"] / seconds["ours"]
         table.add_row(str(batch), *(show(value) for value in seconds.values()), f"{ratio:.1f}")
         found.append({"batch": batch, **seconds})

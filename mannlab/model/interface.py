@@ -21,7 +21,8 @@ def interface_layer(
     Its weights start ``gain`` times as large as usual.
 
     Raises:
-        ConfigError: what goes to the memory as it is does not have the memory's width, or a gain of it.
+        ConfigError: there is no such kind, what goes to the memory as it is has another width, or the gain is
+            not above 0 or has no weights to make larger.
     """
     require(gain > 0, f"model.interface_gain: {gain} is not allowed.", "It must be above 0.")
     if kind not in KINDS:

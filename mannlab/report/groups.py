@@ -115,7 +115,7 @@ class Section:
     def best(self, metric: str) -> list[Group]:
         """The group with the best mean, and those that are as good as far as their intervals tell.
 
-        None if the metric has no direction, or if that would be all groups.
+        Empty if the metric has no direction, or if that would be all groups.
         """
         found = [(group, value) for group in self.groups if (value := group.estimate(metric))]
         mode = self.direction(metric)

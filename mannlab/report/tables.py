@@ -114,9 +114,7 @@ def rows(section: Section) -> list[list[Cell]]:
             value = group.estimate(section.full(metric))
             missing = value is not None and len(value.values) < len(group.counted)
             text = spread(value) + (f" ({len(value.values)} measured)" if missing and value else "")
-            row.append(
-                Cell(text, value.mean if value else math.inf, any(group is one for one in best[metric]))
-            )
+            row.append(Cell(text, value.mean if value else math.inf, group in best[metric]))
         if "solved" in _further(section):
             solved = _solved(group)
             mean = sum(solved) / len(solved) if solved else math.inf

@@ -45,8 +45,10 @@ def run(folder: Path) -> int:
         errors.say(f"another process is at work in {folder}; waiting for its end")
         lock.take(wait=True)
     try:
-        if jobs.read_json(folder / jobs.SUMMARY).get("status") in DONE:
-            errors.say(f"{folder} is finished already; longer, in a folder of its own: {longer(folder)}")
+        summary = jobs.read_json(folder / jobs.SUMMARY)
+        if summary.get("status") in DONE:
+            more = longer(folder, int(summary.get("steps") or 0))
+            errors.say(f"{folder} is finished already; longer, in a folder of its own: {more}")
             return 0
         if jobs.PARENT in os.environ and jobs.asked_to_stop(folder):
             # Before it had begun.
@@ -58,14 +60,15 @@ def run(folder: Path) -> int:
         lock.free()
 
 
-def longer(folder: Path) -> str:
-    """The command that trains a finished run further."""
+def longer(folder: Path, steps: int) -> str:
+    """The command that trains a finished run of so many steps for as many again."""
     config = stored(folder)
     limits = ("ckpt_path=", "trainer.max_steps=", "trainer.max_time=", "hydra.run.dir=")
     kept = [word for word in config["overrides"] if not word.startswith(limits)]
-    steps = (config.get("trainer") or {}).get("max_steps") or -1
-    more = f"trainer.max_steps={2 * steps}" if steps > 0 else "trainer.max_time=00:01:00:00"
-    return shlex.join(["mannlab", *kept, f"ckpt_path={folder}", more])
+    more = [f"trainer.max_steps={2 * steps}"]
+    if (config.get("trainer") or {}).get("max_time"):
+        more.append("trainer.max_time=null")  # the time so far counts
+    return shlex.join(["mannlab", *kept, f"ckpt_path={folder}", *more])
 
 
 def first_process() -> bool:
