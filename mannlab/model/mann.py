@@ -54,7 +54,7 @@ class MANN(nn.Module):
         interface: what brings what the controller says to the memory: ``linear``, a layer of weights; or
             ``direct``, nothing: the controller says just what the memory takes in, and is as wide.
         interface_gain: how many times as large as usual the weights of that layer start: what a memory is
-            addressed by differs more from step to step, and is learnt to be used sooner.
+            addressed by then differs more from step to step.
         tied_embeddings: score each symbol of the answer by its own embedding (see :class:`Head`).
 
     Raises:
