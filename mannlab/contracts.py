@@ -636,8 +636,10 @@ class Task(ABC):
         asks_few: :meth:`score` takes the logits of scored steps alone as well (``mannlab.scoring.answered``);
             then the trainer has the model make no others, which saves time where few steps are asked.
         fingerprint: changes when the symbols of the spec mean something else: old checkpoints do not fit.
+        tested: names of the options that only say what is tested: a run may go on with others.
     """
 
+    tested: ClassVar[frozenset[str]] = frozenset()
     spec: StreamSpec
     objective: Objective
     least_size: int = 1

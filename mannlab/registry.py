@@ -80,7 +80,8 @@ def register(kind: str, name: str) -> Callable[[Class], Class]:
 def builtin_names(kind: str) -> list[str]:
     """Every name of ours for a kind, also of those that are not imported yet."""
     room = importlib.import_module(ROOMS[kind])
-    return [info.name for info in pkgutil.iter_modules(room.__path__)]
+    modules = pkgutil.iter_modules(room.__path__)
+    return [info.name for info in modules if not info.name.startswith("_")]
 
 
 def load_builtins() -> None:

@@ -47,6 +47,7 @@ class Addition(Task):
             mean is taken); null or false: no curriculum.
     """
 
+    tested = frozenset({"digits", "test_sequences"})
     objective = Objective("cost_bits_per_sequence", "min", solved=0.1, shown="digit_errors_per_sequence")
 
     def __init__(

@@ -40,6 +40,7 @@ class AssociativeRecall(Task):
             mean is taken); null or false: no curriculum.
     """
 
+    tested = frozenset({"items", "test_sequences"})
     objective = Objective("cost_bits_per_sequence", "min", solved=0.1, shown="bit_errors_per_sequence")
 
     def __init__(

@@ -38,6 +38,7 @@ class Copy(Task):
             mean is taken); null or false: no curriculum.
     """
 
+    tested = frozenset({"lengths", "test_sequences"})
     objective = Objective("cost_bits_per_sequence", "min", solved=0.1, shown="bit_errors_per_sequence")
 
     def __init__(

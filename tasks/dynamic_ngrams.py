@@ -47,6 +47,7 @@ class DynamicNgrams(Task):
     """
 
     easy = 0.75
+    tested = frozenset({"lengths", "test_sequences"})
     objective = Objective("bits_above_optimum_per_sequence", "min")
 
     def __init__(

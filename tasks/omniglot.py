@@ -102,6 +102,7 @@ class Omniglot(Task):
     """
 
     least_size, easy, picture_samples = 2, 0.5, 32
+    tested = frozenset({"test_episodes", "test_classes", "episodes", "queries"})
     objective = Objective("accuracy_2nd_instance_percent", "max")
 
     def __init__(

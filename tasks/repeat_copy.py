@@ -47,6 +47,7 @@ class RepeatCopy(Task):
             false: no curriculum.
     """
 
+    tested = frozenset({"lengths", "repeats", "test_sequences"})
     objective = Objective("cost_bits_per_sequence", "min", solved=0.1, shown="bit_errors_per_sequence")
 
     def __init__(

@@ -76,6 +76,7 @@ class Translation(Task):
         length_penalty: scores of a search are divided by the length to this power.
     """
 
+    tested = frozenset({"test_sequences", "test_translations", "beam", "length_penalty"})
     objective = Objective("bits_per_token", "min", shown="perplexity_per_token")
     asks_few = True
 

@@ -19,17 +19,7 @@ from mannlab.model.interface import interface_layer
 from mannlab.model.recompute import pack, recomputed
 from mannlab.model.unroll import RunState, parallel
 from mannlab.model.watch import Trace, Watch, watching
-from mannlab.registry import build_from
-
-MODEL_OPTIONS = (
-    "feedback",
-    "backend",
-    "checkpoint_every",
-    "embedding_width",
-    "tied_embeddings",
-    "interface",
-    "interface_gain",
-)
+from mannlab.registry import build_from, options
 
 
 class MANN(nn.Module):
@@ -281,11 +271,10 @@ def assemble(config: Mapping[str, Any]) -> tuple[MANN, Task]:
     """
     task: Task = build_from("task", config["task"])
     settings = dict(config.get("model") or {})
+    known = options(MANN)
     for key in settings:
-        if key not in MODEL_OPTIONS:
-            raise ConfigError(
-                f"model.{key}: there is no such option.", choices(key, MODEL_OPTIONS, "options")
-            )
+        if key not in known:
+            raise ConfigError(f"model.{key}: there is no such option.", choices(key, known, "options"))
     model = MANN(config["controller"], config["memory"], task.spec, **settings)
     require(
         task.beam == 1 or model.memory.reorderable,

@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from mannlab import registry
 from mannlab.contracts import Task
-from mannlab.errors import CheckpointError, MannlabError
+from mannlab.errors import CheckpointError, ConfigError, MannlabError
 from mannlab.files import replacing
+from mannlab.model import MANN
 from mannlab.trees import flat
 
 log = logging.getLogger(__name__)
@@ -198,12 +200,12 @@ _MEANS = ("model.backend", "model.checkpoint_every")
 def check_same(
     saved: Mapping[str, Any], wanted: Mapping[str, Any], path: Path, groups: tuple[str, ...]
 ) -> None:
-    """Refuse to resume what is another experiment.
+    """Refuse to resume what is another experiment; what is tested at its end may be another.
 
     Raises:
         CheckpointError: some keys of ``groups`` differ; the message names them with both values.
     """
-    lines = differences(saved, wanted, groups)
+    lines = differences(saved, wanted, groups, aside=_tested(wanted))
     if lines:
         raise CheckpointError(
             f"{path} is of another configuration:\n" + "\n".join(lines),
@@ -211,16 +213,47 @@ def check_same(
         )
 
 
-def differences(saved: Mapping[str, Any], wanted: Mapping[str, Any], groups: tuple[str, ...]) -> list[str]:
-    """A line for each option of ``groups`` that is another one in a checkpoint."""
-    old = flat({group: dict(saved.get(group) or {}) for group in groups})
-    new = flat({group: dict(wanted.get(group) or {}) for group in groups})
+def differences(
+    saved: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    groups: tuple[str, ...],
+    aside: frozenset[str] = frozenset(),
+) -> list[str]:
+    """A line for each option of ``groups`` that is another one in a checkpoint, save those set aside.
+
+    What one of them does not set has its default there: options come to exist, and checkpoints stay.
+    """
+    old = flat({group: _with_defaults(group, saved) for group in groups})
+    new = flat({group: _with_defaults(group, wanted) for group in groups})
     missing = object()
     return [
         f"  {key}: {_say(old, key)} in the checkpoint, {_say(new, key)} here"
-        for key in sorted((old.keys() | new.keys()) - set(_MEANS))
+        for key in sorted((old.keys() | new.keys()) - set(_MEANS) - aside)
         if old.get(key, missing) != new.get(key, missing)
     ]
+
+
+def _component(group: str, config: Mapping[str, Any]) -> type | None:
+    """The class whose options a group sets, or None if nothing here has its name."""
+    if group == "model":
+        return MANN
+    try:
+        return registry.get(group, (config.get(group) or {})["name"])
+    except (ConfigError, KeyError):
+        return None
+
+
+def _with_defaults(group: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    cls = _component(group, config)
+    options = registry.options(cls).values() if cls else ()
+    defaults = {option.name: option.default for option in options if not option.required}
+    return {**defaults, **(config.get(group) or {})}
+
+
+def _tested(config: Mapping[str, Any]) -> frozenset[str]:
+    """The options of a configuration's task that only say what is tested."""
+    cls = _component("task", config)
+    return frozenset(f"task.{key}" for key in cls.tested) if cls and issubclass(cls, Task) else frozenset()
 
 
 def _say(tree: Mapping[str, Any], key: str) -> str:

@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from mannlab import registry
+from mannlab.contracts import Task
 from mannlab.errors import CheckpointError
 from mannlab.training.checkpoints import (
+    IDENTITY,
     AtomicCheckpointIO,
     WriteError,
     check_same,
@@ -146,8 +149,42 @@ def test_other_configurations_are_named_by_key_and_value() -> None:
     with pytest.raises(CheckpointError) as caught:
         check_same(saved, wanted, Path("x"), ("memory", "task"))
     assert "memory.slots: 8 in the checkpoint, 9 here" in str(caught.value)
-    assert "memory.width: (not set) in the checkpoint, 2 here" in str(caught.value)
+    assert "memory.width: 20 in the checkpoint, 2 here" in str(caught.value)
     assert "task" not in caught.value.what
+    with pytest.raises(CheckpointError, match=r"memory.rows: 9 in the checkpoint, \(not set\) here"):
+        check_same(
+            {"memory": {"name": "dense", "rows": 9}}, {"memory": {"name": "dense"}}, Path("x"), ("memory",)
+        )
+
+
+def test_options_younger_than_the_checkpoint_had_their_defaults() -> None:
+    saved = {"memory": {"name": "dense"}, "model": {}}
+    check_same(
+        saved,
+        {"memory": {"name": "dense", "slots": 128}, "model": {"interface": "linear"}},
+        Path("x"),
+        IDENTITY,
+    )
+    with pytest.raises(CheckpointError, match=r"model\.interface: 'linear' in the checkpoint, 'direct' here"):
+        check_same(saved, {**saved, "model": {"interface": "direct"}}, Path("x"), IDENTITY)
+    # What nothing here has the name of has no defaults.
+    check_same({"memory": {"name": "gone"}}, {"memory": {"name": "gone"}}, Path("x"), IDENTITY)
+
+
+def test_a_run_may_go_on_to_be_tested_otherwise() -> None:
+    saved = {"task": {"name": "copy", "lengths": [10], "max_length": 20}}
+    check_same(saved, {"task": {"name": "copy", "lengths": [30], "max_length": 20}}, Path("x"), IDENTITY)
+    with pytest.raises(CheckpointError, match=r"task\.max_length") as caught:
+        check_same(saved, {"task": {"name": "copy", "lengths": [30], "max_length": 10}}, Path("x"), IDENTITY)
+    assert "lengths" not in caught.value.what
+
+
+def test_what_is_only_tested_is_an_option_of_the_task() -> None:
+    registry.load_builtins()
+    for name in registry.names("task"):
+        task = registry.get("task", name)
+        assert issubclass(task, Task)
+        assert task.tested <= registry.options(task).keys(), name
 
 
 def test_weights_must_fit() -> None:
