@@ -68,14 +68,14 @@ def own(command: str, last: str) -> list[str]:
         key, _, begun = last.partition("=")
         found = [f"{key}={path}" for path in paths(begun)]
     elif command == "resume":
-        found = ["run=", "sweep=", "failed=keep", "sweep.jobs=", *paths(last)]
+        found = ["last", "run=", "sweep=", "failed=keep", "sweep.jobs=", *paths(last)]
     elif command not in ("eval", "predict", "inspect"):
         found = paths(last)
     elif command == "predict" and last.startswith(("file=", "out=")):
         key, _, begun = last.partition("=")
         found = [f"{key}={path}" for path in files(begun)]
     else:
-        found = ["run=", "ckpt=best", "ckpt=last", "task.", "batch_size=", "trainer.accelerator="]
+        found = ["last", "run=", "ckpt=best", "ckpt=last", "task.", "batch_size=", "trainer.accelerator="]
         found += ["text=", "file=", "out="] if command == "predict" else []
         found += ["sample=", "split=", "steps=", "to="] if command == "inspect" else []
         found += paths(last)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mannlab import compose, registry
-from mannlab.cli import keywords, logs, yamls
+from mannlab.cli import keywords, logs, saved, yamls
 from mannlab.errors import CheckpointError, ConfigError, choices
 
 USAGE = """usage: mannlab eval RUN [ckpt=best|last|FILE] [key=value ...] [plugins=[module,...]]
@@ -16,7 +16,7 @@ USAGE = """usage: mannlab eval RUN [ckpt=best|last|FILE] [key=value ...] [plugin
 Tests a run's checkpoint on the test sets of its own configuration, with overrides on top, such as
 task.lengths=[30,60,120] or trainer.accelerator=cpu. The table also goes to eval_<time>.json in the
 run's folder and, where there are test sets of several sizes, to a picture beside it.
-RUN is a run folder (or run=FOLDER) or a .ckpt file in one."""
+RUN is a run folder (or run=FOLDER), a .ckpt file in one, or last: the newest run in outputs/."""
 
 # What a saved configuration may say. Its trainer, callbacks and loggers are left alone: they could name
 # any class, and a folder may come from somebody else.
@@ -30,12 +30,13 @@ def main(arguments: list[str]) -> int:
     if {"-h", "--help", "help"} & set(arguments):
         print(USAGE)
         return 0
-    run, which, overrides = read_arguments(arguments)
+    word, which, overrides = read_arguments(arguments)
+    run = saved.named(word)
     config, checkpoint = prepare(run, which, overrides, arguments)
     logs.console()
     from mannlab.training.run import evaluate
 
-    folder = run.parent.parent if run.is_file() else run
+    folder = saved.folder(run)
     out = folder / f"eval_{compose.stamp()}.json"
     evaluate(config, checkpoint, out)
     print(f"checkpoint  {checkpoint}\nresult      {out}")
@@ -50,16 +51,13 @@ def prepare(
     """A saved run's configuration with ``overrides``, and the checkpoint that is meant; plugins are loaded.
 
     Raises:
-        CheckpointError: there is no such run or checkpoint.
+        CheckpointError: there is no such checkpoint.
         ConfigError: an override does not fit.
     """
     registry.load_plugins(compose.named_plugins(arguments))
-    if not run.exists():
-        raise CheckpointError(f"run: there is nothing at {run}.", newest())
-    folder = run.parent.parent if run.is_file() else run
-    saved = read_config(folder / "config.yaml")
-    config = override(fresh(saved), overrides)
-    missing_plugins(saved, config)
+    found = saved.config(saved.folder(run))
+    config = override(fresh(found), overrides)
+    missing_plugins(found, config)
     from mannlab.training.checkpoints import find_checkpoint
 
     if run.is_file():
@@ -71,8 +69,8 @@ def prepare(
     raise CheckpointError(f"ckpt: there is no '{which}'.", f"{choices(which, KINDS)}, or a .ckpt file")
 
 
-def read_arguments(arguments: Sequence[str]) -> tuple[Path, str, list[str]]:
-    """The run, which checkpoint of it, and the overrides.
+def read_arguments(arguments: Sequence[str]) -> tuple[str, str, list[str]]:
+    """The run as it is named, which checkpoint of it, and the overrides.
 
     Raises:
         ConfigError: no run is named, or something cannot be read.
@@ -93,8 +91,8 @@ def read_arguments(arguments: Sequence[str]) -> tuple[Path, str, list[str]]:
         else:
             raise ConfigError(f"'{word}' cannot be read.", USAGE)
     if not run:
-        raise ConfigError("Which run?", f"{USAGE}\n\n{newest()}".rstrip())
-    return Path(run).expanduser(), which, overrides
+        raise ConfigError("Which run?", f"{USAGE}\n\n{saved.newest()}")
+    return run, which, overrides
 
 
 def own_arguments(arguments: Sequence[str], names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -131,43 +129,15 @@ def check_spelling(key: str, own: Sequence[str]) -> None:
         raise ConfigError(f"{key}: there is no key '{key}'.", choices(bare, own, "keys"))
 
 
-def newest(count: int = 5) -> str:
-    """The newest runs in outputs/, as a hint."""
-    found = sorted(Path("outputs").glob("**/checkpoints"), key=lambda path: path.stat().st_mtime)
-    listing = [f"  {path.parent}" for path in reversed(found[-count:])]
-    return "\n".join(["The newest runs are:", *listing]) if listing else "There are no runs in outputs/ yet."
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """A run's ``config.yaml``.
-
-    Raises:
-        CheckpointError: it is missing or cannot be read.
-    """
-    import yaml
-
-    if not path.is_file():
-        raise CheckpointError(
-            f"There is no config.yaml in {path.parent}.", f"Name a run's folder. {newest()}"
-        )
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}", "Was it changed by hand?") from error
-    if not isinstance(found, dict) or not all(isinstance(found.get(key), dict) for key in COMPONENTS[:3]):
-        raise CheckpointError(f"{path} is not the configuration of a run.", "Name a run's folder.")
-    return found
-
-
-def fresh(saved: dict[str, Any]) -> dict[str, Any]:
+def fresh(config: dict[str, Any]) -> dict[str, Any]:
     """What to evaluate with: the run's parts, and a trainer of our own."""
     conf = compose.conf_dir()
     trainer = yamls.values(conf / "trainer" / "default.yaml")
-    precision = (saved.get("trainer") or {}).get("precision")
+    precision = (config.get("trainer") or {}).get("precision")
     if isinstance(precision, (str, int)):
         trainer["precision"] = precision
     plain = {key: value for key, value in yamls.values(conf / "config.yaml").items() if key in TRUSTED}
-    plain |= {key: saved[key] for key in TRUSTED if key in saved}
+    plain |= {key: config[key] for key in TRUSTED if key in config}
     # Never stepped, but a part of what a module is made of.
     unused = {"optimizer": yamls.values(conf / "optimizer" / "adam.yaml"), "scheduler": None}
     return {**plain, **unused, "trainer": trainer}
@@ -219,13 +189,13 @@ def unknown(key: str, config: Any) -> ConfigError:
     return ConfigError(f"{key}: this value does not fit there.", "")
 
 
-def missing_plugins(saved: dict[str, Any], config: dict[str, Any]) -> None:
+def missing_plugins(found: dict[str, Any], config: dict[str, Any]) -> None:
     """Modules that a saved configuration names are not imported on its word.
 
     Raises:
         ConfigError: a component is unknown, and the run was made with plugins that were not named here.
     """
-    named = saved.get("plugins") or []
+    named = found.get("plugins") or []
     for kind in registry.ROOMS:
         try:
             registry.get(kind, str(config[kind].get("name")))

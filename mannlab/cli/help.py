@@ -22,6 +22,7 @@ COMMANDS = (
     ("eval RUN [ckpt=last] [task.lengths=[200]]", "test a run again, perhaps with other options"),
     ('predict RUN text="..." [file=FILE out=FILE]', "what a run answers to texts, such as translations"),
     ("resume sweep=DIR | run=DIR", "what is left of a sweep, or a run in its own folder"),
+    ("eval last, inspect last, resume last, ...", "the newest run in outputs/"),
     (
         "inspect RUN [sample=3] [split=length_20]",
         "one sample step by step: what is read, written and answered",

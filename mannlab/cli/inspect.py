@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mannlab.cli import evaluate, logs
+from mannlab.cli import evaluate, logs, saved
 from mannlab.errors import ConfigError
 
 USAGE = """usage: mannlab inspect RUN [sample=N] [split=NAME] [steps=FIRST:LAST] [to=FOLDER] [key=value ...]
@@ -14,7 +14,8 @@ USAGE = """usage: mannlab inspect RUN [sample=N] [split=NAME] [steps=FIRST:LAST]
 Runs one sample through a run's checkpoint and shows what is read and written at each step: in the terminal,
 as a picture (inspect.png), as an animation (inspect.gif) and as a page to step through (inspect.html, which
 needs nothing but a browser).
-RUN is a run folder (or run=FOLDER) or a .ckpt file in one; ckpt=best|last|FILE chooses another checkpoint.
+RUN is a run folder (or run=FOLDER), a .ckpt file in one, or last: the newest run in outputs/;
+ckpt=best|last|FILE chooses another checkpoint.
   sample=3               the sample of that number (0)
   split=length_20        a test set by the name in its metrics; also val and train (test)
   steps=40               the first 40 steps; steps=10:50 those from 10 to 49 (all)
@@ -31,9 +32,10 @@ def main(arguments: list[str]) -> int:
         return 0
     own, rest = read_arguments(arguments)
     if not rest:
-        raise ConfigError("Which run?", f"{USAGE}\n\n{evaluate.newest()}")
-    run, which, overrides = evaluate.read_arguments(rest)
+        raise ConfigError("Which run?", f"{USAGE}\n\n{saved.newest()}")
+    word, which, overrides = evaluate.read_arguments(rest)
     index, part = whole("sample", own.get("sample", "0")), read_steps(own.get("steps"))
+    run = saved.named(word)
     config, checkpoint = evaluate.prepare(run, which, overrides, rest)
     logs.console("stderr")
     from rich.console import Console
@@ -52,10 +54,9 @@ def main(arguments: list[str]) -> int:
     if not console.is_terminal:
         console = Console(highlight=False, width=120)
     terminal.show(sample, console)
-    folder = run.parent.parent if run.is_file() else run
     target = Path(own["to"]).expanduser() if "to" in own else None
     name = re.sub(r"\W+", "_", sample.facts["sample"].partition(" of ")[2])
-    written = files.write(sample, target or folder / "inspect" / f"{name}_{index}")
+    written = files.write(sample, target or saved.folder(run) / "inspect" / f"{name}_{index}")
     for kind, path in written.items():
         print(f"{kind:<10}  {path}")
     return 0

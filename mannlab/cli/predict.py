@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from mannlab.cli import evaluate, logs
+from mannlab.cli import evaluate, logs, saved
 from mannlab.datasets.parallel import refuse_utf16
 from mannlab.errors import ConfigError, DataError
 from mannlab.progress import counting
@@ -15,7 +15,8 @@ from mannlab.progress import counting
 USAGE = """usage: mannlab predict RUN text="..." | file=FILE [out=FILE] [ckpt=best|last|FILE] [key=value ...]
 
 Answers a text, or each line of a file in UTF-8 (file=- reads from standard input), with a run's checkpoint:
-translations, where the task is translation. Answers go to standard output, or to out=FILE, one a line.
+translations, where the task is translation. RUN is a run folder (or run=FOLDER), a .ckpt file in one, or
+last: the newest run in outputs/. Answers go to standard output, or to out=FILE, one a line.
 Overrides are those of eval, such as task.beam=5 or trainer.accelerator=cpu."""
 
 OWN = ("text", "file", "out")
@@ -29,10 +30,11 @@ def main(arguments: list[str]) -> int:
         return 0
     own, rest = read_arguments(arguments)
     if not rest:
-        raise ConfigError("Which run?", f"{USAGE}\n\n{evaluate.newest()}")
-    run, which, overrides = evaluate.read_arguments(rest)
+        raise ConfigError("Which run?", f"{USAGE}\n\n{saved.newest()}")
+    word, which, overrides = evaluate.read_arguments(rest)
     texts = read_texts(own)
     target = open_target(own.get("out"))
+    run = saved.named(word)
     config, checkpoint = evaluate.prepare(run, which, overrides, rest)
     logs.console("stderr")
     from mannlab.training.predict import Predictor

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mannlab.cli import errors
+from mannlab.cli import errors, saved
 from mannlab.errors import ConfigError, choices
 from mannlab.sweep import child, jobs, start, table
 from mannlab.sweep.composition import Composition
@@ -16,12 +16,14 @@ from mannlab.sweep.space import split
 
 USAGE = """usage: mannlab resume sweep=FOLDER [failed=keep] [sweep.jobs=2 ...]
        mannlab resume run=FOLDER
+       mannlab resume last
 
 A sweep: jobs that have a result are left alone; those that were interrupted go on from their last
 checkpoint, and those that failed or never began are run (failed=keep leaves failed ones as they are).
 Options of the sweep itself, such as sweep.jobs, may be changed.
 
-A run: goes on from its last checkpoint, with its own configuration, in its own folder."""
+A run: goes on from its last checkpoint, with its own configuration, in its own folder.
+Last is the newest run in outputs/, or the sweep that it belongs to."""
 
 KEYS = ("sweep", "run", "failed")
 
@@ -41,6 +43,7 @@ def understand(arguments: list[str]) -> tuple[dict[str, str], dict[str, Any]]:
     """Our keys, and the options of the sweep that are to be changed.
 
     Raises:
+        CheckpointError: the last run is meant, and there is none.
         ConfigError: an argument that is neither.
     """
     import yaml
@@ -49,6 +52,8 @@ def understand(arguments: list[str]) -> tuple[dict[str, str], dict[str, Any]]:
     changes: dict[str, Any] = {}
     for word in arguments:
         key, equals, value = word.partition("=")
+        if word in (saved.LAST, f"run={saved.LAST}") and not Path(saved.LAST).exists():
+            word, equals = str(_newest()), ""
         if not equals and Path(word).is_dir():
             key = "sweep" if (Path(word) / FILE).is_file() else "run"
             if key in given:
@@ -67,6 +72,12 @@ def understand(arguments: list[str]) -> tuple[dict[str, str], dict[str, Any]]:
     if given.get("failed", "again") not in ("again", "keep"):
         raise ConfigError(f"failed: '{given['failed']}' is not allowed.", "Choose failed=again or keep.")
     return given, changes
+
+
+def _newest() -> Path:
+    """The newest run of outputs/, or the sweep that it is a job of."""
+    run = saved.named(saved.LAST)
+    return next((folder for folder in run.parents if (folder / FILE).is_file()), run)
 
 
 def sweep(folder: Path, changes: Mapping[str, Any], failed: bool) -> int:

@@ -145,4 +145,4 @@ def test_overrides_keep_their_types() -> None:
 
 def test_arguments_are_told_apart() -> None:
     found = evaluate.read_arguments(["run=x/y=z", "ckpt=last", "plugins=[p]", "batch_size=3"])
-    assert found == (Path("x/y=z"), "last", ["batch_size=3"])
+    assert found == ("x/y=z", "last", ["batch_size=3"])
