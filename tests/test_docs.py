@@ -169,7 +169,7 @@ def tiny(arguments: list[str]) -> list[str]:
 
 
 def newest(arguments: list[str]) -> str:
-    """The folder that ``outputs/...`` stands for: the newest run that has every key which is asked for."""
+    """What ``outputs/...`` and, where pages have many tasks, ``last`` stand for: the newest run that fits."""
     wanted = {key_of(word)[5:] for word in arguments if word.startswith("task.")}
     for path in sorted(Path("outputs").glob("**/summary.json"), key=lambda path: -path.stat().st_mtime):
         config = yaml.safe_load((path.parent / "config.yaml").read_text(encoding="utf-8"))
@@ -190,9 +190,9 @@ def runnable(arguments: list[str]) -> list[str]:
         if any("outputs/sweeps/..." in word for word in arguments):
             sweep = max(Path("outputs/sweeps").glob("*/sweep.json"), key=lambda path: path.stat().st_mtime)
             return [word.replace("outputs/sweeps/...", sweep.parent.as_posix()) for word in arguments]
-        if any("..." in word for word in arguments):
+        if any("..." in word or word == "last" for word in arguments):
             run = newest(arguments)
-            arguments = [word.replace("outputs/...", run) for word in arguments]
+            arguments = [run if word == "last" else word.replace("outputs/...", run) for word in arguments]
             if first in ("eval", "predict"):
                 arguments += ["threads=1", "trainer.accelerator=cpu", "trainer.limit_test_batches=1"]
         return arguments
