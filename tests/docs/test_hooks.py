@@ -94,7 +94,7 @@ def test_a_part_of_a_document_is_included(hook: Hook, page: Page) -> None:
         ("memories/dense.md", "[a](sparse.md#b)", "[a](sparse.md#b)"),
         ("architecture.md", "[a](../CONTRIBUTING.md)", "[a](contributing.md)"),
         ("memories/dense.md", "[a](../../README.md)", "[a](../index.md)"),
-        ("architecture.md", "[`a`](../mannlab/contracts.py)", "[`a`](reference/contracts.md)"),
+        ("architecture.md", "[`a`](../mannlab/contracts/memory.py)", "[`a`](reference/contracts.md)"),
         ("architecture.md", "[a](../LICENSE)", "a (`LICENSE`)"),
         ("architecture.md", "[LICENSE](../LICENSE)", "LICENSE"),
         ("index.md", "`[a](../LICENSE)`", "`[a](../LICENSE)`"),
