@@ -172,7 +172,7 @@ def keys(_: str, markdown: str, where: str) -> str:
     rows = [
         [cell(key, code=True), cell(listing.spell(given[key]), code=True), cell(words)]
         for key, words in said.items()
-        if key != "hydra"
+        if key.partition(".")[0] != "hydra"
     ]
     return table(["key", "default", "what it is"], rows)
 

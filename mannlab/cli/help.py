@@ -55,7 +55,8 @@ def main(arguments: list[str]) -> int:
     _rows(console, "Commands", COMMANDS)
     _choices(console, folders)
     keys = yamls.comments(compose.conf_dir() / "config.yaml")
-    _rows(console, "Keys", [(f"{key}=", words) for key, words in keys.items() if key != "hydra"])
+    own = [(f"{key}=", words) for key, words in keys.items() if key.partition(".")[0] != "hydra"]
+    _rows(console, "Keys", own)
     _rows(console, "Flags", FLAGS)
     console.print('\nTab completion: [cyan]eval "$(mannlab -sc install=bash)"[/]   (or zsh, fish)')
     console.print("[dim]python -m mannlab is the same as mannlab.[/]")

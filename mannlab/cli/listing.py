@@ -146,9 +146,17 @@ def options_of(choice: yamls.Choice) -> list[tuple[str, str, str, str]]:
             )
             for key, option in options.items()
         ]
-    return [
-        (key, "", spell(value), meaning.get(key, "")) for key, value in given.items() if key != "defaults"
-    ]
+    given.pop("defaults", None)
+    return [(key, "", spell(value), meaning.get(key, "")) for key, value in leaves(given).items()]
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """What nested mappings hold, by dotted keys; an empty mapping is a value."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        inside = isinstance(value, Mapping) and value
+        found |= leaves(value, f"{prefix}{key}.") if inside else {f"{prefix}{key}": value}
+    return found
 
 
 def spell(value: Any) -> str:

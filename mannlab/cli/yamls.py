@@ -75,12 +75,17 @@ def first_line(path: Path) -> str:
 
 
 def comments(path: Path) -> dict[str, str]:
-    """The comments beside the top-level keys of a yaml file."""
+    """The comments beside the keys of a yaml file, those in a mapping by their dotted names."""
     found = {}
+    above: list[tuple[int, str]] = []  # indents and names of the mappings that a line is in
     for line in path.read_text(encoding="utf-8").splitlines():
-        match = re.match(r"^(\w+):[^#]*?(?:\s#\s*(.*))?$", line)
-        if match and match[1] != "defaults":
-            found[match[1]] = (match[2] or "").strip()
+        match = re.match(r"^( *)(\w+):[^#]*?(?:\s#\s*(.*))?$", line)
+        if not match:
+            continue
+        indent = len(match[1])
+        above = [*(level for level in above if level[0] < indent), (indent, match[2])]
+        if above[0][1] != "defaults":
+            found[".".join(name for _, name in above)] = (match[3] or "").strip()
     return found
 
 

@@ -38,6 +38,13 @@ def test_any_other_group(capsys: pytest.CaptureFixture[str]) -> None:
     assert "[0.9,0.999]" in page
 
 
+def test_what_lies_in_mappings_is_listed_by_its_whole_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "sweep=optuna"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["sweep.search.trials", "20", "how", "many", "jobs"] in rows
+    assert ["sweep.search.space", "{}"] in [row[:2] for row in rows]
+
+
 def test_plugins_say_where_they_come_from(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

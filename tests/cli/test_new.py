@@ -387,7 +387,8 @@ def test_a_sweep_takes_its_yaml_files_along(lab: Path, program: Callable[..., st
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_written_learns(kind: str, lab: Path, program: Callable[..., str], tmp_path: Path) -> None:
     use = new.SHOWN[kind].arguments.format(f"my_{kind}")
-    settings = ["threads=1", "trainer.accelerator=cpu", "hydra.run.dir=run"]
+    settings = ["threads=1", "trainer.accelerator=cpu", "hydra.run.dir=run", "callbacks.pictures=null"]
+    settings += ["callbacks.stop_when_solved.patience=1", "trainer.limit_test_batches=1"]
     program(f"plugins=[lab.my_{kind}]", use, *settings, before=lab)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "solved"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -185,8 +186,7 @@ def test_a_run_goes_on_in_its_own_folder(program: Callable[..., str], tmp_path: 
     tiny = ["task.max_length=3", "task.lengths=[4]", "controller.hidden=8", "memory=none", "trainer=cpu"]
     tiny += ["trainer.limit_val_batches=1", "trainer.limit_test_batches=1", "logger=csv", "threads=1"]
     program(*tiny, "trainer.max_steps=6", "trainer.val_check_interval=3", "hydra.run.dir=whole")
-    program(*tiny, "trainer.max_steps=6", "trainer.val_check_interval=3", "hydra.run.dir=part")
-    folder = tmp_path / "part"
+    folder = shutil.copytree(tmp_path / "whole", tmp_path / "part")
     # As if it had been killed after its first validation.
     first = ["trainer.max_steps=3", "trainer.val_check_interval=3", "test=false", "hydra.run.dir=first"]
     program(*tiny, *first)

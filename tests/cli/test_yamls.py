@@ -14,6 +14,10 @@ defaults:
 name: big
 slots: 3   # rows
 title: "a # b"
+search:
+  space: {}
+  trials: 20  # jobs
+seed: 1
 """
 
 
@@ -22,6 +26,8 @@ def test_first_lines_and_comments(tmp_path: Path) -> None:
     path.write_text(TEXT)
     assert yamls.first_line(path) == "Many slots"
     assert yamls.comments(path)["slots"] == "rows"
+    assert yamls.comments(path)["search.trials"] == "jobs"
+    assert "seed" in yamls.comments(path)
     assert yamls.values(path)["slots"] == 3
     path.write_text("a: 1\n# too late\n")
     assert yamls.first_line(path) == ""

@@ -60,14 +60,14 @@ def assert_clean(memory: SparseMemory) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     batch=st.integers(1, 3),
     heads=st.integers(1, 3),
     slots=st.integers(1, 12),
     sparsity=st.integers(1, 6),
     width=st.integers(1, 5),
-    steps=st.integers(1, 40),
+    steps=st.integers(1, 30),
     init=st.sampled_from(["zero", "learned", "random"]),
     padded=st.booleans(),
     seed=st.integers(0, 1000),

@@ -40,7 +40,7 @@ def assert_clean(memory: SparseDNC) -> None:
         assert gradient is None or not gradient.any()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     batch=st.integers(1, 3),
     heads=st.integers(1, 3),
