@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mannlab.model import assemble
     from mannlab.registry import build, register
-    from mannlab.training.run import load
+    from mannlab.training.saved import load
 
 __all__ = ["__version__", "assemble", "build", "load", "register"]
 __version__ = "0.1.0"
@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "assemble": "mannlab.model",
     "build": "mannlab.registry",
-    "load": "mannlab.training.run",
+    "load": "mannlab.training.saved",
     "register": "mannlab.registry",
 }
 

@@ -46,7 +46,7 @@ def test_exit_codes(
 def test_the_public_names_are_there() -> None:
     from mannlab.model import assemble
     from mannlab.registry import build, register
-    from mannlab.training.run import load
+    from mannlab.training.saved import load
 
     assert (mannlab.build, mannlab.register, mannlab.load, mannlab.assemble) == (
         build,

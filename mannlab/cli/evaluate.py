@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     run = saved.named(word)
     config, checkpoint = prepare(run, which, overrides, arguments)
     logs.console()
-    from mannlab.training.run import evaluate
+    from mannlab.training.saved import evaluate
 
     folder = saved.folder(run)
     out = folder / f"eval_{compose.stamp()}.json"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-import mannlab.training.run
+import mannlab.training.saved
 from mannlab.__main__ import main
 from mannlab.cli import evaluate
 from mannlab.errors import ConfigError
@@ -51,7 +51,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         out.write_text(json.dumps({}))
         return {}
 
-    monkeypatch.setattr(mannlab.training.run, "evaluate", fake)
+    monkeypatch.setattr(mannlab.training.saved, "evaluate", fake)
     return found
 
 

@@ -55,4 +55,5 @@ def settings(root: Path) -> Settings:
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """No tables on the screen."""
-    monkeypatch.setattr("mannlab.training.run.print_results", lambda *rest: None)
+    for room in ("run", "saved"):
+        monkeypatch.setattr(f"mannlab.training.{room}.print_results", lambda *rest: None)

@@ -12,7 +12,8 @@ import torch
 from mannlab.contracts import Task
 from mannlab.errors import CheckpointError, ConfigError
 from mannlab.training.predict import Predictor
-from mannlab.training.run import evaluate, load, train
+from mannlab.training.run import train
+from mannlab.training.saved import evaluate, load
 from tests.training.conftest import Settings
 
 pytest.importorskip("tokenizers")

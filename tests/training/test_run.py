@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 
 from mannlab.errors import CheckpointError, ConfigError, MannlabError
-from mannlab.training import run
 from mannlab.training.checkpoints import read_checkpoint
 from mannlab.training.module import MannModule
-from mannlab.training.run import evaluate, find_checkpoint, load, train
+from mannlab.training.run import train
 
 pytestmark = pytest.mark.usefixtures("silent")
 
@@ -132,53 +130,6 @@ def test_resuming_something_else_is_refused(tmp_path: Path, settings: Any) -> No
     assert "memory.slots" in kept["error"]
 
 
-def test_evaluate_repeats_the_run_s_test(tmp_path: Path, settings: Any) -> None:
-    config = settings({"test": True})
-    summary = train(config, tmp_path / "run")
-    found = evaluate(config, tmp_path / "run", tmp_path / "eval.json")
-    tested = {key: value for key, value in summary["metrics"].items() if key.startswith("test")}
-    assert found["metrics"] == tested
-    assert json.loads((tmp_path / "eval.json").read_text())["metrics"] == tested
-    longer = evaluate(settings({"task.lengths": [4]}), tmp_path / "run")
-    assert "test_length_4/bit_errors_per_sequence" in longer["metrics"]
-
-
-def test_evaluate_draws_metrics_against_size(
-    tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
-    monkeypatch.setattr(
-        run, "generalisation", lambda task, metrics, trained: seen.append(trained) or Figure(figsize=(2, 2))
-    )
-    changes = {"task.curriculum": {"threshold": 99.0, "window": 4}, "task.lengths": [4, 8]}
-    config = settings(changes)
-    train(config, tmp_path / "run")
-    evaluate(config, tmp_path / "run", tmp_path / "eval.json")
-    assert (tmp_path / "eval_generalisation.png").is_file()
-    state = read_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt")["StreamData"]["curriculum"]
-    assert seen == [state["rises"][-1][1]]
-    assert seen[0] > 3, "what the curriculum reached"
-    monkeypatch.undo()
-    evaluate(settings({"task.lengths": [8]}), tmp_path / "run", tmp_path / "one.json")
-    assert not list(tmp_path.glob("one_*"))
-
-
-def test_evaluate_refuses_weights_that_do_not_fit(tmp_path: Path, settings: Any) -> None:
-    train(settings({"trainer.max_steps": 3}), tmp_path / "run")
-    with pytest.raises(CheckpointError, match="controller"):
-        evaluate(settings({"controller.hidden": 13}), tmp_path / "run")
-
-
-def test_load_gives_the_best_weights_in_evaluation_mode(tmp_path: Path, settings: Any) -> None:
-    train(settings(), tmp_path / "run")
-    loaded = load(tmp_path / "run")
-    assert not loaded.model.training
-    assert loaded.config["seed"] == 3
-    assert loaded.task.objective.metric == "cost_bits_per_sequence"
-    saved = read_checkpoint(find_checkpoint(tmp_path / "run"))["state_dict"]
-    assert same({f"model.{key}": value for key, value in loaded.model.state_dict().items()}, saved)
-
-
 def test_no_memory_and_no_callbacks_run_too(tmp_path: Path, settings: Any) -> None:
     summary = train(settings({"memory": {"name": "none"}, "callbacks": {}, "test": True}), tmp_path / "run")
     assert summary["metrics"]["test/loss_nats"] > 0
@@ -253,30 +204,6 @@ def test_mistakes_are_named(tmp_path: Path, settings: Any, key: str, value: Any,
     with pytest.raises(MannlabError, match=message):
         train(settings({key: value}), tmp_path / "run")
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
-
-
-def test_a_gpu_that_is_not_there_is_named(tmp_path: Path, settings: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(run.CUDAAccelerator, "is_available", lambda: False)
-    monkeypatch.setattr(run.MPSAccelerator, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match=r"there is no GPU here\.\nUse trainer=cpu\."):
-        train(settings({"trainer.accelerator": "gpu"}), tmp_path / "run")
-
-
-def test_what_lightning_refuses_is_shown_without_every_option(tmp_path: Path, settings: Any) -> None:
-    config = settings({"trainer.precision": "7"}) | {"overrides": ["seed=3", "trainer.precision=7"]}
-    with pytest.raises(ConfigError) as caught:
-        train(config, tmp_path / "run")
-    assert caught.value.hint == "given: trainer.precision=7"
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("limit_train_batches", 1.0), ("min_epochs", None), ("min_steps", 2)]
-)
-def test_options_that_leave_the_stream_alone_pass(
-    tmp_path: Path, settings: Any, key: str, value: Any
-) -> None:
-    summary = train(settings({f"trainer.{key}": value}), tmp_path / "run")
-    assert summary["status"] == "completed"
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, settings: Any) -> None:
