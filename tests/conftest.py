@@ -28,8 +28,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cache folder of this test session; a user's own is never touched unless they name it."""
-    folder = os.environ.setdefault("MANNLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
-    return Path(folder)
+    own = tmp_path_factory.getbasetemp()
+    # Workers of one session have folders side by side, and need not all draw the same glyphs.
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "cache"
+    shared.mkdir(exist_ok=True)
+    return Path(os.environ.setdefault("MANNLAB_CACHE", str(shared)))
 
 
 @pytest.fixture(autouse=True)

@@ -27,6 +27,8 @@ SMALL = {
     "copy": {"bits": 3, "max_length": 4, "bucket": 1},
     "associative_recall": {"bits": 3, "item_length": 2, "max_items": 4, "bucket": 1},
     "omniglot": {"source": "glyphs", "classes": 3, "episode_length": 6},
+    "babi": {"source": "generated", "size": "1k"},
+    "translation": {"source": "numbers", "pairs": 500, "largest": 999},
 }
 CHECKS = {"memory": check_memory, "controller": check_controller, "task": check_task}
 
