@@ -61,9 +61,12 @@ def test_an_installed_plugin_is_offered_by_help(program: Callable[..., str], ins
     assert "ring" in program("--help", before=installed)
 
 
-def test_an_installed_plugin_trains(program: Callable[..., str], installed: Path, tmp_path: Path) -> None:
+def test_an_installed_plugin_trains_and_can_be_evaluated(
+    program: Callable[..., str], installed: Path, tmp_path: Path
+) -> None:
     program(*TINY, before=installed)
     assert trained(tmp_path / "run")["status"] in ("completed", "solved")
+    assert "bit errors per sequence" in program("eval", "run", before=installed, cwd=tmp_path)
 
 
 def test_a_named_module_trains_without_being_installed(program: Callable[..., str], source: Path) -> None:
@@ -75,13 +78,6 @@ def test_a_wrong_option_of_a_plugin_is_explained(program: Callable[..., str], in
     message = program("task=reverse", "memory=ring", "memory.slots=many", before=installed, code=1)
     assert "memory.slots" in message
     assert "Traceback" not in message
-
-
-def test_a_run_of_a_plugin_can_be_evaluated(
-    program: Callable[..., str], installed: Path, tmp_path: Path
-) -> None:
-    program(*TINY, before=installed)
-    assert "bit errors per sequence" in program("eval", "run", before=installed, cwd=tmp_path)
 
 
 def test_the_examples_own_tests_pass(source: Path, root: Path) -> None:
