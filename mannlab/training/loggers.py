@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -104,6 +105,16 @@ class TensorBoard(TensorBoardLogger):
         )
         stems = ((name, name.replace("/", "_").replace(" ", "_")) for name in self._embeddings)
         return "".join(entry.format(name=name, folder=PROJECTOR, stem=stem) for name, stem in stems)
+
+
+def _picture(name: str, path: Path) -> Any:
+    """A PNG file as TensorBoard keeps one: the same bytes, neither drawn nor encoded a second time."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    data = path.read_bytes()
+    width, height = struct.unpack(">II", data[16:24])  # of the header, which comes first
+    picture = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=data)
+    return Summary(value=[Summary.Value(tag=name, image=picture)])
 
 
 def _session_end(status: str) -> Any:
@@ -213,20 +224,19 @@ def mlflow(
 # ---------------------------------------------------------------------- what some of them take
 
 
-def show_figure(loggers: Iterable[Any], name: str, figure: Any, path: Path, step: int) -> None:
+def show_picture(loggers: Iterable[Any], name: str, path: Path, step: int) -> None:
     """A picture, to every logger that takes one.
 
     Args:
         loggers: Lightning's.
         name: such as ``"val/stream"``.
-        figure: of Matplotlib.
-        path: the same as a PNG file.
+        path: a PNG file.
         step: optimizer steps so far.
     """
     for logger in loggers:
         with _lenient(logger):
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure(name, figure, global_step=step, close=False)
+                logger.experiment._get_file_writer().add_summary(_picture(name, path), step)
             elif isinstance(logger, WandbLogger):
                 logger.log_image(name, [str(path)], step=step)
             elif isinstance(logger, MLFlowLogger):

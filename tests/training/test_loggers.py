@@ -12,11 +12,12 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
+from matplotlib.figure import Figure
 
 from mannlab.errors import ConfigError
 from mannlab.training import loggers
 from mannlab.training.build import instantiate_all
-from mannlab.training.loggers import Table, TensorBoard, show_figure, show_text
+from mannlab.training.loggers import Table, TensorBoard, show_picture, show_text
 from mannlab.training.run import train
 
 
@@ -93,12 +94,27 @@ def test_pictures_go_where_they_are_taken_and_trouble_is_a_warning(
     monkeypatch.setattr(loggers._lenient, "_said", set())
     path = tmp_path / "a.png"
     for _ in range(2):
-        show_figure([weights, flow, SimpleNamespace()], "val/stream", None, path, 3)
+        show_picture([weights, flow, SimpleNamespace()], "val/stream", path, 3)
     assert [name for name, _, _ in service.told] == ["log_artifact"] * 2
     assert service.told[0][1] == ("r", str(path), "pictures")
     assert caplog.text.count("no pictures today") == 1
     show_text([flow], "run/command", "hello", 0)
     assert service.told[-1][1] == ("r", "hello", "texts/run_command.md")
+
+
+def test_tensorboard_keeps_the_bytes_of_a_picture(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    path = tmp_path / "a.png"
+    Figure(figsize=(3, 2), dpi=50).savefig(path)
+    board = TensorBoard(tmp_path)
+    show_picture([board], "val/stream", path, 3)
+    board.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    (shown,) = events.Images("val/stream")
+    assert (shown.step, shown.width, shown.height) == (3, 150, 100)
+    assert shown.encoded_image_string == path.read_bytes()
 
 
 def test_points_are_replaced_by_later_ones(tmp_path: Path) -> None:

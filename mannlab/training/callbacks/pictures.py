@@ -17,7 +17,7 @@ from mannlab.training.aside import aside
 from mannlab.training.checkpoints import replace_file
 from mannlab.training.data import place
 from mannlab.training.generalisation import TITLE, generalisation, largest_trained
-from mannlab.training.loggers import TensorBoard, show_figure, show_text
+from mannlab.training.loggers import TensorBoard, show_picture, show_text
 from mannlab.training.points import chosen, inputs_said, labels_of
 from mannlab.training.tables import divided
 
@@ -95,7 +95,7 @@ class Pictures(Callback):
     def _keep(self, trainer: Any, name: str, figure: Any) -> None:
         path = Path(trainer.default_root_dir) / FOLDER / f"{name.replace('/', '_').replace(' ', '_')}.png"
         replace_file(path, lambda temporary: figure.savefig(temporary, format="png"))
-        show_figure(trainer.loggers, name, figure, path, trainer.global_step)
+        show_picture(trainer.loggers, name, path, trainer.global_step)
 
 
 class Look(NamedTuple):
