@@ -366,8 +366,6 @@ def test_presets_experiments_and_recipes_compose(
     assert "max_steps: 4000" in shown, "the recipe of the plugin's task"
     assert "max_length: 5" in program(plugins, "experiment=my_memory_copy", "--cfg", "job", before=lab)
     assert f"file://{lab}/lab/conf" in program(plugins, "--info", "searchpath", before=lab)
-    wrong = program(plugins, "memory=my_memory", "memory.slot=3", before=lab, code=1)
-    assert "Did you mean 'slots'?" in wrong
     wrong = program(plugins, "memory=my_memory", "memory.slots=x", "hydra.run.dir=run", before=lab, code=1)
     assert "memory.slots: 'x' is not allowed.\n  allowed: int" in wrong
 
