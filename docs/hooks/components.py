@@ -167,12 +167,10 @@ def group(name: str, _: str, where: str) -> str:
 
 def keys(_: str, markdown: str, where: str) -> str:
     """The keys that belong to no group."""
-    path = compose.conf_dir() / "config.yaml"
-    given, said = yamls.values(path), yamls.comments(path)
+    given = yamls.values(compose.conf_dir() / "config.yaml")
     rows = [
         [cell(key, code=True), cell(listing.spell(given[key]), code=True), cell(words)]
-        for key, words in said.items()
-        if key.partition(".")[0] != "hydra"
+        for key, words in yamls.keys().items()
     ]
     return table(["key", "default", "what it is"], rows)
 

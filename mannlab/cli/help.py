@@ -54,9 +54,7 @@ def main(arguments: list[str]) -> int:
     _rows(console, "Examples", EXAMPLES)
     _rows(console, "Commands", COMMANDS)
     _choices(console, folders)
-    keys = yamls.comments(compose.conf_dir() / "config.yaml")
-    own = [(f"{key}=", words) for key, words in keys.items() if key.partition(".")[0] != "hydra"]
-    _rows(console, "Keys", own)
+    _rows(console, "Keys", [(f"{key}=", words) for key, words in yamls.keys().items()])
     _rows(console, "Flags", FLAGS)
     console.print('\nTab completion: [cyan]eval "$(mannlab -sc install=bash)"[/]   (or zsh, fish)')
     console.print("[dim]python -m mannlab is the same as mannlab.[/]")

@@ -9,6 +9,7 @@ from typing import Any
 from mannlab import compose, registry
 from mannlab.cli import yamls
 from mannlab.errors import ConfigError, choices
+from mannlab.trees import flat
 
 USAGE = """usage: mannlab list [group | group=name | name ...] [plugins=[module,...]]
 
@@ -147,16 +148,8 @@ def options_of(choice: yamls.Choice) -> list[tuple[str, str, str, str]]:
             for key, option in options.items()
         ]
     given.pop("defaults", None)
-    return [(key, "", spell(value), meaning.get(key, "")) for key, value in leaves(given).items()]
-
-
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """What nested mappings hold, by dotted keys; an empty mapping is a value."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        inside = isinstance(value, Mapping) and value
-        found |= leaves(value, f"{prefix}{key}.") if inside else {f"{prefix}{key}": value}
-    return found
+    found = flat(given, empty=True)
+    return [(key, "", spell(value), meaning.get(key, "")) for key, value in found.items()]
 
 
 def spell(value: Any) -> str:

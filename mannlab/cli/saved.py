@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mannlab import registry
 from mannlab.errors import CheckpointError
 from mannlab.sweep.record import FILE as SWEEP
 
 OUTPUTS = Path("outputs")
 CONFIG = "config.yaml"
 LAST = "last"
-PARTS = ("controller", "memory", "task")
 
 
 def named(word: str) -> Path:
@@ -67,6 +67,6 @@ def config(run: Path) -> dict[str, Any]:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}", "Was it changed by hand?") from error
-    if not isinstance(found, dict) or not all(isinstance(found.get(key), dict) for key in PARTS):
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), dict) for key in registry.ROOMS):
         raise CheckpointError(f"{path} is not the configuration of a run.", "Name a run's folder.")
     return found

@@ -89,6 +89,12 @@ def comments(path: Path) -> dict[str, str]:
     return found
 
 
+def keys() -> dict[str, str]:
+    """The keys that belong to no group, with their comments."""
+    found = comments(compose.conf_dir() / "config.yaml")
+    return {key: words for key, words in found.items() if key.partition(".")[0] != "hydra"}
+
+
 def values(path: Path) -> dict[str, Any]:
     """The contents of a yaml file, read plainly.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -16,26 +17,28 @@ def hold(valid: Tensor, new: Any, old: Any) -> Any:
         keep = valid.reshape(-1, *(1,) * (new.dim() - 1)).bool()
         return torch.where(keep, new, old)
     if isinstance(new, tuple):
-        held = [hold(valid, n, o) for n, o in zip(new, old, strict=True)]
-        return type(new)(*held) if hasattr(new, "_fields") else tuple(held)
+        return _like(new, [hold(valid, n, o) for n, o in zip(new, old, strict=True)])
     return new
 
 
 def cut(state: Any) -> Any:
     """``state`` with its tensors detached, through nested tuples."""
-    if isinstance(state, Tensor):
-        return state.detach()
-    if isinstance(state, tuple):
-        parts = [cut(part) for part in state]
-        return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
-    return state
+    return _each(state, Tensor.detach)
 
 
 def pick(state: Any, rows: Tensor) -> Any:
     """``state`` with row ``rows[i]`` of each ``[B, ...]`` tensor as its row i, through nested tuples."""
+    return _each(state, lambda tensor: tensor.index_select(0, rows))
+
+
+def _each(state: Any, function: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(state, Tensor):
-        return state.index_select(0, rows)
+        return function(state)
     if isinstance(state, tuple):
-        parts = [pick(part, rows) for part in state]
-        return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
+        return _like(state, [_each(part, function) for part in state])
     return state
+
+
+def _like(state: tuple[Any, ...], parts: list[Any]) -> Any:
+    """A tuple of ``parts``, named as ``state`` is."""
+    return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)

@@ -205,7 +205,7 @@ def check_same(
     Raises:
         CheckpointError: some keys of ``groups`` differ; the message names them with both values.
     """
-    lines = differences(saved, wanted, groups, aside=_tested(wanted))
+    lines = differences(saved, wanted, groups)
     if lines:
         raise CheckpointError(
             f"{path} is of another configuration:\n" + "\n".join(lines),
@@ -213,13 +213,8 @@ def check_same(
         )
 
 
-def differences(
-    saved: Mapping[str, Any],
-    wanted: Mapping[str, Any],
-    groups: tuple[str, ...],
-    aside: frozenset[str] = frozenset(),
-) -> list[str]:
-    """A line for each option of ``groups`` that is another one in a checkpoint, save those set aside.
+def differences(saved: Mapping[str, Any], wanted: Mapping[str, Any], groups: tuple[str, ...]) -> list[str]:
+    """A line for each option of ``groups`` that is another one in a checkpoint, but those that train nothing.
 
     What one of them does not set has its default there: options come to exist, and checkpoints stay.
     """
@@ -228,7 +223,7 @@ def differences(
     missing = object()
     return [
         f"  {key}: {_say(old, key)} in the checkpoint, {_say(new, key)} here"
-        for key in sorted((old.keys() | new.keys()) - set(_MEANS) - aside)
+        for key in sorted((old.keys() | new.keys()) - set(_MEANS) - _tested(wanted))
         if old.get(key, missing) != new.get(key, missing)
     ]
 

@@ -11,10 +11,7 @@ import yaml
 from mannlab.contracts import Task
 from mannlab.errors import CheckpointError
 from mannlab.model import MANN, assemble
-from mannlab.training.callbacks import (
-    MemoryHealth,
-    Progress,
-)
+from mannlab.training.callbacks import MemoryHealth, Progress
 from mannlab.training.checkpoints import (
     IDENTITY,
     check_data,
@@ -27,11 +24,7 @@ from mannlab.training.data import StreamData
 from mannlab.training.environment import quiet, seed_everything, set_threads
 from mannlab.training.generalisation import TITLE, generalisation, largest_trained, reached_by
 from mannlab.training.module import MannModule
-from mannlab.training.summary import (
-    print_results,
-    versions,
-    write_json,
-)
+from mannlab.training.summary import print_results, versions, write_json
 from mannlab.training.trainer import make_data, make_trainer
 
 

@@ -15,9 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from mannlab.contracts import Task
 from mannlab.errors import ConfigError, choices
 from mannlab.training.build import check_numbers, duration, nested
-from mannlab.training.checkpoints import (
-    AtomicCheckpointIO,
-)
+from mannlab.training.checkpoints import AtomicCheckpointIO
 from mannlab.training.data import StreamData
 from mannlab.training.environment import quiet
 
