@@ -46,6 +46,8 @@ class MANN(nn.Module):
         interface_gain: how many times as large as usual the weights of that layer start: what a memory is
             addressed by then differs more from step to step.
         tied_embeddings: score each symbol of the answer by its own embedding (see :class:`Head`).
+        dropout: share of the encoded input, and of what the answer is made of, dropped in training; at no
+            step of what controller and memory carry on (Zaremba et al. 2014, arXiv 1409.2329).
 
     Raises:
         ConfigError: from the registry or the components.
@@ -64,8 +66,10 @@ class MANN(nn.Module):
         tied_embeddings: bool = False,
         interface: Literal["linear", "direct"] = "linear",
         interface_gain: float = 1.0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        require(0 <= dropout < 1, f"model.dropout: {dropout} is not allowed.", "It must be in [0, 1).")
         self.encoder = StreamEncoder(spec, embedding_width, tied_embeddings)
         first: Memory[Any] = build_from("memory", memory)
         hosts = bool(controller.get("memory_blocks"))
@@ -91,6 +95,7 @@ class MANN(nn.Module):
         self.interface = interface_layer(said, self.memory, interface, interface_gain)
         tied = self.encoder.tied_to(spec.target) if tied_embeddings else None
         self.head = Head(self.controller.output_size + self.memory.read_size, spec.target, tied)
+        self.drop = nn.Dropout(dropout)
 
     def _host(self, first: Memory[Any], config: Mapping[str, Any]) -> None:
         require(
@@ -161,11 +166,11 @@ class MANN(nn.Module):
         trace: Trace | Watch | None = None,
     ) -> tuple[Tensor, RunState]:
         """As :meth:`forward`, and the last state, so that a stream can be continued."""
-        x = self.encoder(inputs)
+        x = self.drop(self.encoder(inputs))
         if state is None:
             state = self.init_state(x.shape[0], x)
         hidden, reads, state = self._all_steps(x, state, valid, watching(trace))
-        return self.head(torch.cat([hidden, reads], dim=-1)), state
+        return self.head(self.drop(torch.cat([hidden, reads], dim=-1))), state
 
     def answers(self, inputs: dict[str, Tensor], valid: Tensor | None, asked: Tensor) -> Tensor:
         """The logits of some steps: those of :meth:`forward` at ``asked``, without making the others.
@@ -178,7 +183,7 @@ class MANN(nn.Module):
         Returns:
             ``[S, size]`` for bits, ``[S, groups, count]`` for classes.
         """
-        x = self.encoder(inputs)
+        x = self.drop(self.encoder(inputs))
         state = self.init_state(x.shape[0], x)
         if self.stepwise:
             hidden, reads, _ = self._all_steps(x, state, valid)
@@ -186,7 +191,7 @@ class MANN(nn.Module):
         else:
             hidden, _ = self.controller.sequence(x, state.controller, valid)
             reads = self.memory.answers(self.interface(hidden), state.memory, valid, asked)
-        return self.head(torch.cat([hidden[asked], reads], dim=-1))
+        return self.head(self.drop(torch.cat([hidden[asked], reads], dim=-1)))
 
     def _all_steps(
         self, x: Tensor, state: RunState, valid: Tensor | None, watch: Watch | None = None

@@ -181,3 +181,33 @@ def test_the_interface_can_start_larger():
         make(interface_gain=-1.0)
     with pytest.raises(ConfigError, match=r"with model\.interface=direct"):
         make({"name": "lstm", "hidden": 9}, NETWORK, interface="direct", interface_gain=2.0)
+
+
+@pytest.mark.parametrize("memory", [DENSE, {"name": "none"}], ids=["stepwise", "whole"])
+@pytest.mark.parametrize("few", [True, False])
+def test_dropout_is_of_what_goes_in_and_what_the_answer_is_made_of(memory, few):
+    model, inputs, drops = make(memory=memory, dropout=0.5), stream(8, 20), []
+    given = model.encoder(inputs)
+    model.drop.register_forward_hook(lambda _, x, dropped: drops.append((x[0], dropped)))
+    asked = torch.ones(8, 20, dtype=torch.bool)
+
+    def answer() -> torch.Tensor:
+        drops.clear()
+        return model.answers(inputs, None, asked) if few else model(inputs)
+
+    first = answer()
+    (x, entered), (_, known) = drops
+    torch.testing.assert_close(x, given)
+    assert 0.4 < (entered == 0).double().mean() < 0.6
+    assert torch.equal(model.head(known).reshape(first.shape), first)
+    # The same of what comes out, and something else of what went in: it is the dropped input that is used.
+    model.head.register_forward_pre_hook(lambda *_: (torch.ones_like(known) * drops[1][0].sum(),))
+    assert not torch.equal(answer(), answer())
+    model.eval()
+    assert torch.equal(answer(), answer())
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_an_impossible_dropout_names_the_key(share):
+    with pytest.raises(ConfigError, match=rf"model\.dropout: {share} is not allowed"):
+        make(dropout=share)
