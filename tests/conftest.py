@@ -1,4 +1,4 @@
-"""Settings for every test: offline, one thread, no display, a cache of its own, a clean registry."""
+"""Settings for every test: offline, one thread, no display, a cache of its own, a seed, a clean registry."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from mannlab import registry
+from tests import processes
 
 torch.set_num_threads(1)
 # A shell's background job starts deaf to Ctrl-C, which tests send.
@@ -33,6 +34,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "cache"
     shared.mkdir(exist_ok=True)
     return Path(os.environ.setdefault("MANNLAB_CACHE", str(shared)))
+
+
+@pytest.fixture(autouse=True)
+def numbers() -> None:
+    """The same random numbers in each test, whichever ran before it in its process."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
@@ -66,16 +73,25 @@ def root() -> Path:
 def program(root: Path, tmp_path: Path) -> Callable[..., str]:
     """Run ``python -m mannlab`` in a process of its own, from an empty folder; its output comes back.
 
-    ``before`` goes in front of PYTHONPATH; ``code`` is the exit status to expect.
+    ``before`` goes in front of PYTHONPATH, and hides the checkout if it has the program itself; ``code`` is
+    the exit status to expect.
     """
 
     def run(*arguments: str, before: Path = root, code: int = 0, cwd: Path = tmp_path) -> str:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(before), str(root)])}
-        if before != root and (before / "mannlab").is_dir():
-            environment["PYTHONPATH"] = str(before)
-        command = [sys.executable, "-m", "mannlab", *arguments]
-        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
-        assert done.returncode == code, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
+        places = [before] if (before / "mannlab").is_dir() else [before, root]
+        environment = {"PYTHONPATH": os.pathsep.join(map(str, places))}
+        if root in places:
+            log = tmp_path / f"said_{len(list(tmp_path.glob('said_*')))}.txt"
+            started = processes.start(processes.program, arguments, cwd=cwd, log=log, environment=environment)
+            status, said = started.end()
+        else:  # an installed copy
+            command = [sys.executable, "-m", "mannlab", *arguments]
+            environment = {**os.environ, **environment}
+            done = subprocess.run(
+                command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240
+            )
+            status, said = done.returncode, done.stdout + done.stderr
+        assert status == code, f"mannlab {' '.join(arguments)}\n{said}"
+        return said
 
     return run

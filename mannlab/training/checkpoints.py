@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from mannlab import registry
@@ -112,6 +113,15 @@ def _instead(path: Path) -> str:
     if other.is_file():
         return f"Use another one from the same run, such as {other}."
     return "Give a checkpoint that is whole; for training, leave ckpt_path out to start from scratch."
+
+
+def read_config(checkpoint: Path) -> dict[str, Any] | None:
+    """The ``config.yaml`` of the run that a checkpoint lies in, or None."""
+    path = checkpoint.parent.parent / "config.yaml"
+    if not path.is_file():
+        return None
+    found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return found if isinstance(found, dict) else None
 
 
 def find_checkpoint(run: Path | str, which: str = "best") -> Path:

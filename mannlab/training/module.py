@@ -26,6 +26,7 @@ from mannlab.training.checkpoints import IDENTITY, check_data
 from mannlab.training.data import EVALUATION_SEED, IGNORED
 from mannlab.training.instruments import Instruments
 from mannlab.training.resume import mark_step, restore_random
+from mannlab.training.retuned import Retuned, tuning
 from mannlab.training.tables import (
     WithTables,
     clip_norm,
@@ -86,10 +87,14 @@ class MannModule(LightningModule):
         last_loss: the last training loss, on the device.
         instruments: measure gradients and speed.
         texts: what tasks have to say of the last evaluation, by name (see ``Task.examine``).
+        tuning: how this run steps; goes into checkpoints.
+        retuned: in what that differs from the run that is resumed.
     """
 
     def __init__(self, model: MANN, task: Task, config: Mapping[str, Any]) -> None:
         super().__init__()
+        self.tuning = tuning(config)
+        self.retuned = Retuned(None, self.tuning)
         self.model, self.task = model, task
         self._optimizer, self._scheduler = config["optimizer"], config.get("scheduler")
         # Their gradients travel as factors (see ``tables.gather``).
@@ -195,8 +200,10 @@ class MannModule(LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer = self._make_optimizer()
         if not self._scheduler or not self._scheduler.get("_target_"):
+            self.retuned.begin(optimizer)
             return optimizer
         scheduler = instantiate(self._scheduler, "scheduler", optimizer)
+        self.retuned.begin(optimizer)
         plan: dict[str, Any] = {"scheduler": scheduler, "interval": "step"}
         if isinstance(scheduler, ReduceLROnPlateau):
             plan |= {"monitor": self.objective, "frequency": self.trainer.val_check_interval, "strict": False}
@@ -324,6 +331,7 @@ class MannModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         mark_step(checkpoint, self._batches, self.trainer)
+        checkpoint["tuning"] = self.tuning
         if self.task.fingerprint is not None:
             checkpoint["fingerprint"] = self.task.fingerprint
         if self.task.continuous:
@@ -331,6 +339,7 @@ class MannModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_data(checkpoint, self.task, Path("The checkpoint"))
+        self.retuned.leave_out(checkpoint)
         self._random = checkpoint.get("random")
         self._saved_state = checkpoint.get("carried")
 
@@ -338,6 +347,7 @@ class MannModule(LightningModule):
         if self.model.stepwise and self.trainer.is_global_zero:
             parts = (self.model.backend, self.model.controller, self.model.memory)
             log.info("%s", backend.describe(*parts, self.device))
+        self.retuned.apply(self.trainer.optimizers[0], self.lr_schedulers(), self.global_step)
         # Last of all: making loaders, models and sanity checks may have drawn numbers.
         if self._random is not None:
             restore_random(self._random, self.trainer.global_rank)

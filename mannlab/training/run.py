@@ -31,6 +31,7 @@ from mannlab.training.checkpoints import (
     check_same,
     load_weights,
     read_checkpoint,
+    read_config,
     resolve,
     say_resumed,
 )
@@ -39,6 +40,7 @@ from mannlab.training.environment import quiet, seed_everything, set_threads
 from mannlab.training.generalisation import sizes
 from mannlab.training.loggers import Table, TensorBoard, close
 from mannlab.training.module import MannModule
+from mannlab.training.retuned import Retuned
 from mannlab.training.summary import (
     FILE,
     FILE_ONLY,
@@ -111,11 +113,14 @@ class _Run:
         set_threads(self.config)
         self.model, self.task = assemble(self.config)
         self.resumed = resolve(self.config.get("ckpt_path"), self.run_dir)
+        before = None
         if self.resumed is not None:
             saved = read_checkpoint(self.resumed)
+            before = saved.get("tuning") or read_config(self.resumed)
             check_same(saved["hyper_parameters"], self.config, self.resumed, IDENTITY)
             step = int(saved.get("global_step", 0))
         self.module = MannModule(self.model, self.task, self.config | {"version": versions()["mannlab"]})
+        self.module.retuned = Retuned(before, self.module.tuning)
         self.data = make_data(self.task, self.config)
         self.callbacks = [*instantiate_all(self.config.get("callbacks"), "callbacks"), *self.also]
         loggers = instantiate_all(self.config.get("logger"), "logger", save_dir=self.run_dir)

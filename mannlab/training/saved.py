@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mannlab.contracts import Task
 from mannlab.errors import CheckpointError
 from mannlab.model import MANN, assemble
@@ -18,6 +16,7 @@ from mannlab.training.checkpoints import (
     find_checkpoint,
     load_weights,
     read_checkpoint,
+    read_config,
     replace_file,
 )
 from mannlab.training.data import StreamData
@@ -35,15 +34,6 @@ class Loaded:
     model: MANN
     task: Task
     config: dict[str, Any]
-
-
-def read_config(checkpoint: Path) -> dict[str, Any] | None:
-    """The ``config.yaml`` of the run that a checkpoint lies in, or None."""
-    path = checkpoint.parent.parent / "config.yaml"
-    if not path.is_file():
-        return None
-    found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return found if isinstance(found, dict) else None
 
 
 def evaluate(config: dict[str, Any], checkpoint: Path, out: Path | None = None) -> dict[str, Any]:
