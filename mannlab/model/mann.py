@@ -22,6 +22,9 @@ from mannlab.model.watch import Trace, Watch, watching
 from mannlab.registry import build_from, options
 
 
+READOUTS = ("both", "reads")
+
+
 class MANN(nn.Module):
     """A memory-augmented neural network: encoder, controller, interface, memory, readout.
 
@@ -46,6 +49,8 @@ class MANN(nn.Module):
         interface_gain: how many times as large as usual the weights of that layer start: what a memory is
             addressed by then differs more from step to step.
         tied_embeddings: score each symbol of the answer by its own embedding (see :class:`Head`).
+        readout: what answers are made of: ``both`` what the controller says and what the memory reads, or the
+            ``reads`` alone.
         dropout: share of the encoded input, and of what the answer is made of, dropped in training; at no
             step of what controller and memory carry on (Zaremba et al. 2014, arXiv 1409.2329).
 
@@ -66,6 +71,7 @@ class MANN(nn.Module):
         tied_embeddings: bool = False,
         interface: Literal["linear", "direct"] = "linear",
         interface_gain: float = 1.0,
+        readout: Literal["both", "reads"] = "both",
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -94,7 +100,19 @@ class MANN(nn.Module):
         said = self.controller.output_size
         self.interface = interface_layer(said, self.memory, interface, interface_gain)
         tied = self.encoder.tied_to(spec.target) if tied_embeddings else None
-        self.head = Head(self.controller.output_size + self.memory.read_size, spec.target, tied)
+        require(
+            readout in READOUTS,
+            f"model.readout: there is no '{readout}'.",
+            choices(readout, READOUTS, "readouts"),
+        )
+        require(
+            readout == "both" or self.memory.read_size > 0,
+            f"model.readout: {readout} is not allowed with memory={memory['name']}.",
+            "Nothing is read behind the controller: use model.readout=both.",
+        )
+        self.readout = readout
+        known = self.memory.read_size + (said if readout == "both" else 0)
+        self.head = Head(known, spec.target, tied)
         self.drop = nn.Dropout(dropout)
 
     def _host(self, first: Memory[Any], config: Mapping[str, Any]) -> None:
@@ -170,7 +188,7 @@ class MANN(nn.Module):
         if state is None:
             state = self.init_state(x.shape[0], x)
         hidden, reads, state = self._all_steps(x, state, valid, watching(trace))
-        return self.head(self.drop(torch.cat([hidden, reads], dim=-1))), state
+        return self._answer(hidden, reads), state
 
     def answers(self, inputs: dict[str, Tensor], valid: Tensor | None, asked: Tensor) -> Tensor:
         """The logits of some steps: those of :meth:`forward` at ``asked``, without making the others.
@@ -191,7 +209,11 @@ class MANN(nn.Module):
         else:
             hidden, _ = self.controller.sequence(x, state.controller, valid)
             reads = self.memory.answers(self.interface(hidden), state.memory, valid, asked)
-        return self.head(self.drop(torch.cat([hidden[asked], reads], dim=-1)))
+        return self._answer(hidden[asked], reads)
+
+    def _answer(self, hidden: Tensor, reads: Tensor) -> Tensor:
+        known = reads if self.readout == "reads" else torch.cat([hidden, reads], dim=-1)
+        return self.head(self.drop(known))
 
     def _all_steps(
         self, x: Tensor, state: RunState, valid: Tensor | None, watch: Watch | None = None
