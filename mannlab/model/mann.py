@@ -21,7 +21,6 @@ from mannlab.model.unroll import RunState, parallel
 from mannlab.model.watch import Trace, Watch, watching
 from mannlab.registry import build_from, options
 
-
 READOUTS = ("both", "reads")
 
 
