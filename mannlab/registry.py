@@ -233,6 +233,11 @@ def options(cls: type) -> dict[str, Option]:
     }
 
 
+def defaults(cls: type) -> dict[str, Any]:
+    """What the options of a component are, unless they are given."""
+    return {option.name: option.default for option in options(cls).values() if not option.required}
+
+
 def describe(cls: type) -> str:
     """First line of a component's docstring."""
     return (inspect.getdoc(cls) or "").partition("\n")[0]

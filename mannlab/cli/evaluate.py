@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,17 @@ RUN is a run folder (or run=FOLDER), a .ckpt file in one, or last: the newest ru
 
 # What a saved configuration may say. Its trainer, callbacks and loggers are left alone: they could name
 # any class, and a folder may come from somebody else.
-TRUSTED = ("controller", "memory", "task", "model", "seed", "batch_size", "workers", "threads")
+TRUSTED = (
+    "controller",
+    "memory",
+    "task",
+    "model",
+    "seed",
+    "batch_size",
+    "eval_batch_size",
+    "workers",
+    "threads",
+)
 COMPONENTS = ("controller", "memory", "task", "model", "trainer")
 KINDS = ("best", "last")
 
@@ -138,6 +149,10 @@ def fresh(config: dict[str, Any]) -> dict[str, Any]:
         trainer["precision"] = precision
     plain = {key: value for key, value in yamls.values(conf / "config.yaml").items() if key in TRUSTED}
     plain |= {key: config[key] for key in TRUSTED if key in config}
+    for kind in registry.ROOMS:  # options may have come to exist since
+        with suppress(ConfigError):
+            part = plain.get(kind) or {}
+            plain[kind] = {**registry.defaults(registry.get(kind, str(part.get("name")))), **part}
     # Never stepped, but a part of what a module is made of.
     unused = {"optimizer": yamls.values(conf / "optimizer" / "adam.yaml"), "scheduler": None}
     return {**plain, **unused, "trainer": trainer}

@@ -109,6 +109,10 @@ def changed(options: Options, changes: Mapping[str, Any]) -> Options:
     plain = options.plain()
     for key, value in changes.items():
         first, _, rest = key.partition(".")
+        if first == "search" and options.search is None:
+            raise ConfigError(
+                f"sweep.{key}: this sweep does not search.", "Its jobs are all there from the start."
+            )
         if rest and first in ("search", "options"):
             plain[first] = {**(plain.get(first) or {}), rest: value}
         else:

@@ -139,7 +139,10 @@ def troubles(section: Section) -> list[str]:
     found = []
     for run in section.runs:
         if run.repeats is not None:
-            found.append(f"repeated: {run.folder} (the same options and seed as {run.repeats}, which counts)")
+            found.append(
+                f"repeated: {run.folder} (the same options and seed as {run.repeats}, or continued there: "
+                "that one counts)"
+            )
         elif not run.finished:
             why = run.problem.strip().partition("\n")[0]
             found.append(f"{run.status}: {run.folder}" + (f" ({why})" if why else ""))

@@ -169,7 +169,7 @@ def resolve(ckpt_path: str | None, run_dir: Path) -> Path | None:
     if not ckpt_path:
         return None
     if ckpt_path != "last":
-        return find_checkpoint(Path(ckpt_path), "last")
+        return find_checkpoint(Path(ckpt_path), "last").resolve()
     siblings = [
         path for path in run_dir.parent.glob(f"*/{FOLDER}/last.ckpt") if path.parent.parent != run_dir
     ]
@@ -181,15 +181,22 @@ def resolve(ckpt_path: str | None, run_dir: Path) -> Path | None:
     return max(siblings, key=lambda path: path.stat().st_mtime)
 
 
-def say_resumed(path: Path, step: int, max_steps: int) -> None:
-    """Log where a run goes on, and whether anything is left to do (``max_steps`` -1: always)."""
-    log.info("Goes on from %s at step %d.", path, step)
-    if 0 <= max_steps <= step:
-        log.warning(
-            "The checkpoint is at step %d, and trainer.max_steps=%d: nothing is left to train. "
-            "To train on, give a larger trainer.max_steps.",
-            step,
-            max_steps,
+def of_run(checkpoint: Path | str, run_dir: Path | str) -> bool:
+    """Whether a checkpoint lies in a run's own folder."""
+    return Path(checkpoint).resolve().parent.parent == Path(run_dir).resolve()
+
+
+def check_left(path: Path, step: int, max_steps: int, run_dir: Path) -> None:
+    """Refuse to take up, in another folder, a run that has made its steps (``max_steps`` -1: any number).
+
+    Raises:
+        CheckpointError: nothing is left to train.
+    """
+    if 0 <= max_steps <= step and not of_run(path, run_dir):
+        raise CheckpointError(
+            f"{path} is at step {step}, and trainer.max_steps={max_steps}: nothing is left to train.",
+            "To train on, give a larger trainer.max_steps. "
+            f"To test it again: mannlab eval {path.parent.parent}",
         )
 
 
@@ -250,9 +257,7 @@ def _component(group: str, config: Mapping[str, Any]) -> type | None:
 
 def _with_defaults(group: str, config: Mapping[str, Any]) -> dict[str, Any]:
     cls = _component(group, config)
-    options = registry.options(cls).values() if cls else ()
-    defaults = {option.name: option.default for option in options if not option.required}
-    return {**defaults, **(config.get(group) or {})}
+    return {**(registry.defaults(cls) if cls else {}), **(config.get(group) or {})}
 
 
 def _tested(config: Mapping[str, Any]) -> frozenset[str]:

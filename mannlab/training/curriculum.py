@@ -175,11 +175,12 @@ class Curriculum:
             doubled = 2 * self.ceiling
             self.ceiling = doubled if self.plan.max is None else min(doubled, self.plan.max)
             self._rises.append((drawn + LAG * ahead, self.ceiling))
-            log.info(
-                "curriculum: %.3g bits for each symbol asked, so sizes up to %d from now on",
-                bits,
-                self.ceiling,
-            )
+            if trainer.is_global_zero:
+                log.info(
+                    "curriculum: %.3g bits for each symbol asked, so sizes up to %d from now on",
+                    bits,
+                    self.ceiling,
+                )
 
     def _restart(self) -> None:
         self._cost = self._asked = 0.0

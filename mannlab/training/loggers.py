@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from mannlab.datasets.cache import offline as networks_are_banned
 from mannlab.errors import require
@@ -140,6 +141,15 @@ class Table(CSVLogger):
 
     def __init__(self, save_dir: str | Path, flush_every_n_steps: int = 100) -> None:
         super().__init__(save_dir, name="", version="", flush_logs_every_n_steps=flush_every_n_steps)
+        self._every, self._written = flush_every_n_steps, 0
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """As Lightning's, which writes the file at steps that divide evenly alone: few of ours do."""
+        super().log_metrics(metrics, step)
+        if step is not None and step - self._written >= self._every:
+            self.save()
+            self._written = step
 
     def go_on(self, step: int) -> None:
         """The run goes on in its own folder: the rows of before stay, but for those of later steps."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,9 @@ from mannlab.training.tables import (
 )
 
 log = logging.getLogger(__name__)
+
+
+NEVER = {"interval": "epoch", "monitor": "", "strict": False}  # for a scheduler that is stepped here
 
 
 class Ratio(Metric):
@@ -89,12 +93,14 @@ class MannModule(LightningModule):
         texts: what tasks have to say of the last evaluation, by name (see ``Task.examine``).
         tuning: how this run steps; goes into checkpoints.
         retuned: in what that differs from the run that is resumed.
+        began: when the run did, on the monotonic clock, as if it had not been interrupted.
     """
 
     def __init__(self, model: MANN, task: Task, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.tuning = tuning(config)
         self.retuned = Retuned(None, self.tuning)
+        self.began = time.monotonic()
         self.model, self.task = model, task
         self._optimizer, self._scheduler = config["optimizer"], config.get("scheduler")
         # Their gradients travel as factors (see ``tables.gather``).
@@ -111,6 +117,7 @@ class MannModule(LightningModule):
         self._sums: dict[str, dict[str, Ratio]] = {}
         self._pending = 0
         self._batches = 0
+        self._waiting: ReduceLROnPlateau | None = None
         self._random: list[dict[str, Tensor]] | None = None
         # Validation goes through its own texts in the middle of training's.
         self._carried = {"train": Carried(), "evaluation": Carried()}
@@ -202,12 +209,25 @@ class MannModule(LightningModule):
         if not self._scheduler or not self._scheduler.get("_target_"):
             self.retuned.begin(optimizer)
             return optimizer
+        for key in ("T_max", "total_steps"):
+            steps = self._scheduler.get(key)
+            require(
+                not isinstance(steps, int) or steps >= 1,
+                f"scheduler.{key}: {steps} is not allowed.",
+                f"A curve needs an end: with trainer.max_steps=-1, give scheduler.{key} a number of steps.",
+            )
         scheduler = instantiate(self._scheduler, "scheduler", optimizer)
         self.retuned.begin(optimizer)
-        plan: dict[str, Any] = {"scheduler": scheduler, "interval": "step"}
         if isinstance(scheduler, ReduceLROnPlateau):
-            plan |= {"monitor": self.objective, "frequency": self.trainer.val_check_interval, "strict": False}
-        return {"optimizer": optimizer, "lr_scheduler": plan}
+            # Lightning would step it after the checkpoint of a validation is written.
+            self._waiting = scheduler
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **NEVER}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """After each optimizer step. One that waits for a metric steps with validations."""
+        if scheduler is not self._waiting:
+            super().lr_scheduler_step(scheduler, metric)
 
     def _make_optimizer(self) -> Optimizer:
         tables = tables_of(self.model)
@@ -265,6 +285,8 @@ class MannModule(LightningModule):
             loss = self.results[metric_name(self.task.splits("val")[0], "loss_nats")]
             for memory, _ in self.model.named_memories():
                 memory.end_validation(loss)
+            if self._waiting is not None:
+                self._waiting.step(self.results[self.objective])
 
     def on_test_epoch_start(self) -> None:
         self._begin()
@@ -311,7 +333,7 @@ class MannModule(LightningModule):
         if self.trainer.sanity_checking:
             return
         self.write(values, self.global_step)
-        # Every rank holds the same sums: nothing to gather. For schedulers and callbacks that monitor.
+        # Every rank holds the same sums: nothing to gather. For callbacks that monitor.
         self.log_dict({name: torch.tensor(value) for name, value in values.items()}, logger=False)
 
     def _examine(self, stage: str) -> dict[str, float]:
@@ -331,7 +353,7 @@ class MannModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         mark_step(checkpoint, self._batches, self.trainer)
-        checkpoint["tuning"] = self.tuning
+        checkpoint["tuning"], checkpoint["seconds"] = self.tuning, time.monotonic() - self.began
         if self.task.fingerprint is not None:
             checkpoint["fingerprint"] = self.task.fingerprint
         if self.task.continuous:
@@ -347,7 +369,9 @@ class MannModule(LightningModule):
         if self.model.stepwise and self.trainer.is_global_zero:
             parts = (self.model.backend, self.model.controller, self.model.memory)
             log.info("%s", backend.describe(*parts, self.device))
-        self.retuned.apply(self.trainer.optimizers[0], self.lr_schedulers(), self.global_step)
+        said = self.retuned.apply(self.trainer.optimizers[0], self.lr_schedulers(), self.global_step)
+        if said and self.trainer.is_global_zero:
+            log.info("%s", said)
         # Last of all: making loaders, models and sanity checks may have drawn numbers.
         if self._random is not None:
             restore_random(self._random, self.trainer.global_rank)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -13,9 +12,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mannlab.training.build import TARGET
 
-log = logging.getLogger(__name__)
-
 KINDS = ("optimizer", "scheduler")
+# Options of torch's optimizers that decide what is kept of earlier steps, and where.
+KEPT = ("momentum", "centered", "amsgrad", "fused", "capturable")
 
 
 def tuning(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -27,8 +26,8 @@ class Retuned:
     """Lets what a resumed run is given now win over what its checkpoint restores.
 
     A scheduler whose options changed, or whose learning rate did, stands where it would if the run had had
-    them from its first step; one that waits for a metric begins anew. An optimizer of another class begins
-    without a history.
+    them from its first step; one that waits for a metric begins anew. An optimizer of another class, or one
+    that now keeps another history (with a momentum, or without), begins without any.
 
     Args:
         before: :func:`tuning` of the run that is resumed; None: not known, so nothing changed.
@@ -49,7 +48,8 @@ class Retuned:
 
     @property
     def _replaced(self) -> bool:
-        return f"optimizer.{TARGET}" in self.changes
+        switched = (self.changes.get(f"optimizer.{key}", (0, 0)) for key in KEPT)
+        return f"optimizer.{TARGET}" in self.changes or any(bool(old) != bool(new) for old, new in switched)
 
     @property
     def _rescheduled(self) -> bool:
@@ -67,8 +67,8 @@ class Retuned:
         if self._replaced or self._rescheduled:
             checkpoint["lr_schedulers"] = []
 
-    def apply(self, optimizer: Optimizer, scheduler: Any, steps: int) -> None:
-        """Put the changes to work, after all else is restored.
+    def apply(self, optimizer: Optimizer, scheduler: Any, steps: int) -> str:
+        """Put the changes to work, after all else is restored; returns a line that names them.
 
         Args:
             optimizer: the run's own.
@@ -76,20 +76,21 @@ class Retuned:
             steps: that the optimizer has made.
         """
         if not self.changes:
-            return
-        waits = isinstance(scheduler, ReduceLROnPlateau)  # then the rate is what it has come to
+            return ""
+        # The rate of one that waits for a metric is what it has come to.
+        waits = isinstance(scheduler, ReduceLROnPlateau) and f"scheduler.{TARGET}" not in self.changes
         anew = self._replaced or (self._rescheduled and not waits)
         changed = {key.partition(".")[2] for key in self.changes if key.startswith("optimizer.")}
         for group, begins in zip(optimizer.param_groups, self._begins, strict=True):
             group.update({key: value for key, value in begins.items() if anew or key in changed})
-        if anew and scheduler is not None and not waits:
+        if anew and scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
             with warnings.catch_warnings():
                 # Of steps before the optimizer's: those were made before the run was resumed.
                 warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)`")
                 for _ in range(steps):
                     scheduler.step()
         said = ", ".join(f"{key}={now} (before: {before})" for key, (before, now) in self.changes.items())
-        log.info("goes on with %s", said)
+        return f"goes on with {said}{'; the optimizer begins without a history' if self._replaced else ''}"
 
 
 def _options(group: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -28,12 +29,13 @@ from mannlab.training.checkpoints import (
     CANNOT_WRITE,
     IDENTITY,
     WriteError,
+    check_left,
     check_same,
     load_weights,
+    of_run,
     read_checkpoint,
     read_config,
     resolve,
-    say_resumed,
 )
 from mannlab.training.data import StreamData
 from mannlab.training.environment import quiet, seed_everything, set_threads
@@ -69,7 +71,6 @@ def train(config: dict[str, Any], run_dir: Path, also: Sequence[Any] = ()) -> di
     Raises:
         MannlabError: something the user can mend; the summary then says ``failed`` and why.
     """
-    began = time.monotonic()
     run_dir = Path(run_dir).resolve()
     run = _Run(config, run_dir, also)
     try:
@@ -81,13 +82,13 @@ def train(config: dict[str, Any], run_dir: Path, also: Sequence[Any] = ()) -> di
     except BaseException as error:
         run.failed(error)
         if not isinstance(error, Interrupted):
-            run.finish(began)
+            run.finish()
             if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
                 raise WriteError(
                     f"Cannot write in {run_dir}: {error}", "Make room there, or choose another output folder."
                 ) from error
             raise
-    return run.finish(began)
+    return run.finish()
 
 
 class _Run:
@@ -99,6 +100,7 @@ class _Run:
         self.error: str | None = None
         self.stopped_by: str | None = None
         self.resumed: Path | None = None
+        self.began = time.monotonic()
         self.task: Task | None = None
         self.model: MANN | None = None
         self.module: MannModule | None = None
@@ -117,10 +119,14 @@ class _Run:
         if self.resumed is not None:
             saved = read_checkpoint(self.resumed)
             before = saved.get("tuning") or read_config(self.resumed)
+            self.began -= float(saved.get("seconds", 0))
             check_same(saved["hyper_parameters"], self.config, self.resumed, IDENTITY)
             step = int(saved.get("global_step", 0))
+            max_steps = self.config["trainer"].get("max_steps")
+            check_left(self.resumed, step, -1 if max_steps is None else int(max_steps), self.run_dir)
         self.module = MannModule(self.model, self.task, self.config | {"version": versions()["mannlab"]})
         self.module.retuned = Retuned(before, self.module.tuning)
+        self.module.began = self.began
         self.data = make_data(self.task, self.config)
         self.callbacks = [*instantiate_all(self.config.get("callbacks"), "callbacks"), *self.also]
         loggers = instantiate_all(self.config.get("logger"), "logger", save_dir=self.run_dir)
@@ -135,13 +141,13 @@ class _Run:
         if self.trainer.is_global_zero:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             keep_config(self.config, self.run_dir)
-            if self.resumed is not None and self.resumed.parent.parent == self.run_dir:
+            if self.resumed is not None and of_run(self.resumed, self.run_dir):
                 for logger in loggers:
                     if isinstance(logger, (Table, TensorBoard)):
                         logger.go_on(step)
             self._log_start()
             if self.resumed is not None:
-                say_resumed(self.resumed, step, self.trainer.max_steps)
+                log.info("Goes on from %s at step %d.", self.resumed, step)
 
     def _log_start(self) -> None:
         command = repeat_command(self.config) or "started from Python"
@@ -175,7 +181,7 @@ class _Run:
             saved = read_checkpoint(best)
             load_weights(self.model, saved, best)
             step = int(saved.get("global_step", 0))
-            if step != self.trainer.global_step:
+            if step != self.trainer.global_step and self.trainer.is_global_zero:
                 log.info("tested: best.ckpt, of step %s", f"{step:,}")
         self.trainer.test(self.module, datamodule=self.data, verbose=False)
 
@@ -189,16 +195,18 @@ class _Run:
         self.status = "interrupted" if stopped else "failed"
         self.error = f"{type(error).__name__}: {error}"
 
-    def finish(self, began: float) -> dict[str, Any]:
+    def finish(self) -> dict[str, Any]:
         """Write and print the summary, on the first rank."""
         with undisturbed():
-            return self._finish(began)
+            return self._finish()
 
-    def _finish(self, began: float) -> dict[str, Any]:
-        summary = self.summary(time.monotonic() - began)
+    def _finish(self) -> dict[str, Any]:
+        summary = self.summary(time.monotonic() - self.began)
         close(self.trainer.loggers if self.trainer else [], self.status)
         if self.trainer is not None and not self.trainer.is_global_zero:
             return summary
+        if self.status == "failed" and not summary["steps"] and _trained(self.run_dir):
+            return summary  # refused where an earlier run lies: its results stay
         try:
             write_json(self.run_dir / FILE, summary)
         except Exception:
@@ -215,7 +223,10 @@ class _Run:
         objective: dict[str, Any] = {}
         if task is not None:
             name, metric = task.splits("test")[0].stream, task.objective.metric
-            value = metrics.get(f"{name}/{metric}", metrics.get(f"{task.splits('val')[0].stream}/{metric}"))
+            value = metrics.get(f"{name}/{metric}")
+            if value is None:  # not tested: what the checkpoint that would be has in validation
+                best = [callback.best_value for callback in self.found(Checkpoints)]
+                value = best[0] if best else metrics.get(f"{task.splits('val')[0].stream}/{metric}")
             objective = {"metric": metric, "mode": task.objective.mode, "value": value}
             objective |= {"shown": task.objective.watched, "solved": task.objective.solved}
         level = self.data.curriculum.ceiling if self.data else None
@@ -254,8 +265,18 @@ def _for_task(config: dict[str, Any], task: Task) -> dict[str, Any]:
     return {**config, "trainer": {**trainer, "strategy": "ddp_find_unused_parameters_true"}}
 
 
+def _trained(run_dir: Path) -> bool:
+    """Whether a run in a folder made steps, by its summary."""
+    try:
+        return bool(json.loads((run_dir / FILE).read_text(encoding="utf-8")).get("steps"))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def keep_config(config: Mapping[str, Any], run_dir: Path) -> None:
-    """Leave ``config.yaml`` in the run folder unless the program already did."""
+    """Leave ``config.yaml`` in the run folder."""
     path = run_dir / "config.yaml"
-    if not path.exists():
+    kept = {key: value for key, value in config.items() if key != "overrides"}
+    text = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -179,6 +179,8 @@ def test_options_of_the_sweep_may_change() -> None:
     assert found.search.trials == 9
     with pytest.raises(ConfigError, match="Did you mean 'jobs'"):
         resume.changed(options, {"job": 4})
+    with pytest.raises(ConfigError, match="this sweep does not search"):
+        resume.changed(Options.of({}), {"search.trials": 9})
 
 
 @pytest.mark.slow

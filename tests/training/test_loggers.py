@@ -168,6 +168,14 @@ def test_rows_of_before_stay_but_for_those_of_later_steps(tmp_path: Path) -> Non
     ]
 
 
+def test_rows_are_on_disk_while_a_run_goes_on(tmp_path: Path) -> None:
+    table = loggers.Table(tmp_path, flush_every_n_steps=100)
+    for step in (51, 101, 151, 201, 251):
+        table.log_metrics({"loss": 1.0}, step)
+        rows = (tmp_path / "metrics.csv").read_text().splitlines()[1:] if step > 51 else []
+        assert len(rows) == {51: 0, 101: 2, 151: 2, 201: 4, 251: 4}[step]
+
+
 def test_a_folder_without_a_table_gets_one(tmp_path: Path) -> None:
     table = Table(tmp_path)
     table.go_on(2)

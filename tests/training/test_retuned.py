@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR, OneCycleLR
 
+from mannlab.errors import ConfigError
 from mannlab.training.retuned import Retuned, tuning
 from mannlab.training.run import train
 
@@ -141,6 +142,32 @@ def test_an_optimizer_of_another_class_begins_without_a_history(tmp_path: Path, 
     (state,) = saved(tmp_path / "second")["optimizer_states"]
     assert set(state["state"][0]) == {"square", "mean", "delta"}
     assert state["param_groups"][0]["momentum"] == 0.9
+
+
+@pytest.mark.parametrize("switch", [{"centered": True}, {"momentum": 0.9}])
+def test_an_optimizer_that_keeps_more_begins_without_a_history(
+    tmp_path: Path, settings: Any, switch: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = {"_target_": "torch.optim.RMSprop", "lr": 1e-4}
+    train(settings({"optimizer": plain, "trainer.max_steps": 3}), tmp_path / "first")
+    changes = {"optimizer": {**plain, **switch}, "ckpt_path": str(tmp_path / "first")}
+    with caplog.at_level(logging.INFO, "mannlab"):
+        train(settings(changes), tmp_path / "second")
+    assert "begins without a history" in caplog.text
+    assert saved(tmp_path / "second")["optimizer_states"][0]["state"][0]["step"] == 3
+
+
+def test_one_that_waits_takes_the_place_of_a_curve(tmp_path: Path, settings: Any) -> None:
+    train(settings({"scheduler": COSINE | {"T_max": 3}, "trainer.max_steps": 3}), tmp_path / "first")
+    plateau = {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau", "patience": 9}
+    train(settings({"scheduler": plateau, "ckpt_path": str(tmp_path / "first")}), tmp_path / "second")
+    assert saved(tmp_path / "second")["optimizer_states"][0]["param_groups"][0]["lr"] == 3e-3
+
+
+@pytest.mark.parametrize("key", ["T_max", "total_steps"])
+def test_a_curve_without_an_end_is_refused(tmp_path: Path, settings: Any, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"scheduler\.{key}: -1 is not allowed"):
+        train(settings({"scheduler": COSINE | {key: -1}}), tmp_path / "run")
 
 
 def test_a_schedule_that_waits_for_a_metric_begins_anew(tmp_path: Path, settings: Any) -> None:

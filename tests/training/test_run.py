@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from mannlab.errors import CheckpointError, ConfigError, MannlabError
@@ -116,9 +117,63 @@ def test_resuming_says_where_and_whether_anything_is_left(
     with caplog.at_level("INFO"):
         train(settings({"ckpt_path": str(tmp_path / "a"), "trainer.max_steps": 4}), tmp_path / "b")
     assert f"Goes on from {tmp_path / 'a' / 'checkpoints' / 'last.ckpt'} at step 3." in caplog.text
-    assert "nothing is left" not in caplog.text
-    train(settings({"ckpt_path": str(tmp_path / "a"), "trainer.max_steps": 2}), tmp_path / "c")
-    assert "is at step 3, and trainer.max_steps=2: nothing is left to train" in caplog.text
+    with pytest.raises(CheckpointError, match=r"step 3, and trainer\.max_steps=2: nothing is left to train"):
+        train(settings({"ckpt_path": str(tmp_path / "a"), "trainer.max_steps": 2}), tmp_path / "c")
+
+
+def test_what_is_refused_in_a_run_s_own_folder_leaves_it_as_it_was(tmp_path: Path, settings: Any) -> None:
+    folder = tmp_path / "a"
+    train(settings(), folder)
+    before = {name: (folder / name).read_text() for name in ("config.yaml", "summary.json")}
+    wrong = settings({"ckpt_path": str(folder), "trainer.max_steps": 9, "task.bits": 5})
+    with pytest.raises(CheckpointError, match=r"task\.bits"):
+        train(wrong, folder)
+    assert before == {name: (folder / name).read_text() for name in before}
+
+
+def test_a_run_that_goes_on_in_its_own_folder_by_a_relative_path_keeps_its_rows(
+    tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = {"logger": {"csv": {"_target_": "mannlab.training.loggers.Table"}}}
+    train(settings(rows), Path("a"))
+    before = (tmp_path / "a" / "metrics.csv").read_text().splitlines()
+    summary = train(settings({**rows, "ckpt_path": "a", "trainer.max_steps": 9}), Path("a"))
+    assert len((tmp_path / "a" / "metrics.csv").read_text().splitlines()) > len(before)
+    assert summary["resumed_from"] == str(tmp_path / "a" / "checkpoints" / "last.ckpt")
+    assert yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())["trainer"]["max_steps"] == 9
+
+
+def test_the_time_of_all_attempts_is_counted(tmp_path: Path, settings: Any) -> None:
+    train(settings({"trainer.max_steps": 3}), tmp_path / "a")
+    path = tmp_path / "a" / "checkpoints" / "last.ckpt"
+    saved = read_checkpoint(path)
+    assert 0 < saved["seconds"] < 1000
+    torch.save({**saved, "seconds": 1000.0}, path)
+    assert 1000 < train(settings({"ckpt_path": str(tmp_path / "a")}), tmp_path / "b")["wall_seconds"] < 1900
+
+
+def test_without_a_test_the_best_validation_is_what_counts(tmp_path: Path, settings: Any) -> None:
+    # A rate that ruins the model after its first validation.
+    falling = settings({"optimizer.lr": 3.0, "trainer.gradient_clip_val": None, "trainer.max_steps": 12})
+    summary = train(falling, tmp_path / "run")
+    best = read_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    kept = best["callbacks"]["Checkpoints"]["best_value"]
+    assert summary["objective"]["value"] == kept
+    assert kept < summary["metrics"][f"val/{summary['objective']['metric']}"]
+
+
+def test_a_schedule_that_waits_for_a_metric_goes_on_exactly(tmp_path: Path, settings: Any) -> None:
+    plateau = {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau", "patience": 1, "threshold": 1e9}
+    config = {"scheduler": plateau, "trainer.val_check_interval": 2}
+    train(settings({**config, "trainer.max_steps": 10}), tmp_path / "whole")
+    train(settings({**config, "trainer.max_steps": 4}), tmp_path / "first")
+    going = {**config, "ckpt_path": str(tmp_path / "first"), "trainer.max_steps": 10}
+    train(settings(going), tmp_path / "second")
+    whole, second = (last(tmp_path / name) for name in ("whole", "second"))
+    assert whole["lr_schedulers"] == second["lr_schedulers"]
+    assert whole["optimizer_states"][0]["param_groups"][0]["lr"] < 3e-3
+    assert same(whole["state_dict"], second["state_dict"])
 
 
 def test_resuming_something_else_is_refused(tmp_path: Path, settings: Any) -> None:

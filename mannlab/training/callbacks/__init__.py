@@ -1,5 +1,6 @@
 """What happens beside training: checkpoints, progress, pictures, guards. One file each."""
 
+from mannlab.training.callbacks.averages import Averages
 from mannlab.training.callbacks.checkpoints import Checkpoints
 from mannlab.training.callbacks.dashboard import Dashboard
 from mannlab.training.callbacks.guard import FiniteGuard
@@ -11,6 +12,7 @@ from mannlab.training.callbacks.solved import StopWhenSolved
 from mannlab.training.callbacks.stop import GracefulStop
 
 __all__ = [
+    "Averages",
     "Checkpoints",
     "Dashboard",
     "FiniteGuard",

@@ -64,13 +64,17 @@ class Checkpoints(Checkpoint):
         better = value is not None and self._better(value, level, pl_module.task.objective.mode)
         if better:
             self.best_value, self.best_step, self.best_level = value, trainer.global_step, level
-        if better or trainer.global_step != self._saved_step:
-            self._saved_step = -1
-            self.save_last(trainer, pl_module)
+        # Again, if it is saved already: what a validation changes is part of it.
+        self._saved_step = -1
+        self.save_last(trainer, pl_module)
         if better and trainer.is_global_zero:
             replace_file(
                 self._path(trainer, "best"), lambda temporary: _copy(self._path(trainer, "last"), temporary)
             )
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        # The only epoch's. Afterwards, averaged weights take the place of those that a resumed run needs.
+        self.save_last(trainer, pl_module)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         self.save_last(trainer, pl_module)

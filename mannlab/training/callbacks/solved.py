@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback
+
+from mannlab.training.checkpoints import of_run
+
+log = logging.getLogger(__name__)
 
 
 class StopWhenSolved(Callback):
     """Stop early once the main validation metric reaches the task's ``objective.solved``.
 
-    While a curriculum may still rise, nothing counts as solved.
+    While a curriculum may still rise, nothing counts as solved. A run that takes up, in a folder of its own,
+    one that had solved the task already does not stop for it.
 
     Args:
         enabled: stop; false only notes when it was solved.
@@ -31,9 +37,18 @@ class StopWhenSolved(Callback):
         return self.sequences_until_solved is not None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        if self.solved and self.enabled:
-            # A run that goes on after it was stopped in its test.
+        if not (self.solved and self.enabled):
+            return
+        if of_run(trainer.ckpt_path, trainer.default_root_dir):
+            # It was stopped in its test.
             trainer.should_stop = True
+            return
+        self.enabled = False
+        if trainer.is_global_zero:
+            log.info(
+                "Solved already, after %s sequences: trains on to its end.",
+                f"{self.sequences_until_solved:,}",
+            )
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":

@@ -210,6 +210,21 @@ def test_stops_when_solved(
     assert step_of(tmp_path / "run", "last") == steps
 
 
+def test_a_solved_run_trains_on_elsewhere_and_is_only_tested_again_in_its_own_folder(
+    tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    solve(monkeypatch)
+    first = tmp_path / "first"
+    assert train(settings(), first)["status"] == "solved"
+    more = settings({"ckpt_path": str(first), "trainer.max_steps": 12})
+    with caplog.at_level("INFO"):
+        longer = train(more, tmp_path / "longer")
+    assert (longer["status"], longer["steps"], longer["sequences_until_solved"]) == ("completed", 12, 12)
+    assert "Solved already, after 12 sequences" in caplog.text
+    again = train(more, first)
+    assert (again["status"], again["steps"]) == ("solved", 3)
+
+
 def test_can_only_note_that_it_is_solved(
     tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
