@@ -19,7 +19,7 @@ from mannlab.datasets.questions import SOURCES, STOP, UNKNOWN, Corpus, Part, loa
 from mannlab.datasets.tales import FAMILIES
 from mannlab.draws import Draws
 from mannlab.errors import ConfigError, choices, require
-from mannlab.registry import conform, register
+from mannlab.registry import conform, defaults, register
 from mannlab.scoring import answered
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,8 @@ class Babi(Task):
         tasks: numbers of the tasks to learn together; null: all 20.
         size: training questions of each task: 1k or 10k.
         steps: what a step is: a sentence (its words weighted by their places) or a word.
-        embedding: width of what a sentence is summed to.
+        embedding: width of what a sentence is summed to. This and the next three go with
+            steps=sentences.
         embeddings: a sentence is summed to so many different vectors, laid side by side: one for each of
             those that a memory network writes, where they go to it as they are (``model.interface=direct``).
         deviation: standard deviation of the numbers that words are known by, at first.
@@ -139,6 +140,18 @@ class Babi(Task):
             f"task.recent: {recent} is not allowed.",
             "It is a number of statements, at least 1, and goes with task.questions=alone; or null.",
         )
+        sums = {
+            "embedding": embedding,
+            "embeddings": embeddings,
+            "deviation": deviation,
+            "positions": positions,
+        }
+        for key, value in sums.items() if steps == "words" else ():
+            require(
+                value == defaults(Babi)[key],
+                f"task.{key}: {value} is not allowed with task.steps=words.",
+                f"It is of sentences; words have model.embedding_width. Leave task.{key} out.",
+            )
         self.size, self.steps, self.questions = size, steps, questions
         self.corpus = self._load(tasks, families, source, root, on_error)
         self.babi = self.corpus.source.name == "babi"

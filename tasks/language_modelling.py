@@ -31,7 +31,8 @@ class LanguageModelling(Task):
     the beginning of each piece is faster: ``trainer.limit_val_batches=20``.
 
     Args:
-        level: word (as the text divides them: WikiText-2 is divided already), bpe (byte pairs, learnt on
+        level: word (WikiText-2 has a space between any two; of other text, letters and digits in a row, and
+            each other sign), bpe (byte pairs, learnt on
             the training text; needs the extra ``text``) or byte.
         vocabulary: most tokens that there are; rarer words are unknown. null: all words, 4,096 for bpe.
         length: tokens of each sequence in a step, over which gradients flow.
@@ -56,7 +57,14 @@ class LanguageModelling(Task):
         files: list[str] | None = None,
         eval_lanes: int = 16,
     ) -> None:
-        sizes = {"length": (length, 1), "eval_lanes": (eval_lanes, 1), "vocabulary": (vocabulary or 2, 2)}
+        require(
+            vocabulary is None or level != "byte",
+            f"task.vocabulary: {vocabulary} is not allowed with task.level=byte.",
+            "There are 256 bytes: leave task.vocabulary=null.",
+        )
+        fewest = 256 if level == "bpe" else 2  # every byte is a token of byte pairs
+        sizes = {"length": (length, 1), "eval_lanes": (eval_lanes, 1)}
+        sizes["vocabulary"] = (fewest if vocabulary is None else vocabulary, fewest)
         for key, (value, least) in sizes.items():
             require(value >= least, f"task.{key}: {value} is not allowed.", f"It must be at least {least}.")
         self.level, self.length, self.eval_lanes = level, length, eval_lanes

@@ -105,7 +105,8 @@ class Translation(Task):
         length_penalty: float = 1.0,
     ) -> None:
         least = {"bucket": bucket, "max_tokens": max_tokens, "beam": beam}
-        least |= {"val_sequences": val_sequences or 1, "test_sequences": test_sequences or 1}
+        sequences = {"val_sequences": val_sequences, "test_sequences": test_sequences}
+        least |= {key: value for key, value in sequences.items() if value is not None}
         for key, value in least.items():
             require(value >= 1, f"task.{key}: {value} is not allowed.", "It must be at least 1.")
         require(

@@ -12,6 +12,7 @@ import urllib.request
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -285,7 +286,7 @@ def download() -> Path:
                 _verify(archive)
                 os.replace(archive, target / archive.name)
             return target
-        except (OSError, DataError) as error:
+        except (OSError, HTTPException, DataError) as error:
             trouble = {**trouble, url: error.what if isinstance(error, DataError) else str(error)}
     reasons = "; ".join(f"{url}: {why}" for url, why in trouble.items())
     raise DataError(f"bAbI could not be fetched: {reasons}", mend)

@@ -7,9 +7,9 @@ import hashlib
 import logging
 import os
 import tempfile
-import urllib.error
 import urllib.request
 import zlib
+from http.client import HTTPException
 from pathlib import Path
 
 from mannlab.datasets.cache import cache_folder, may_fetch
@@ -19,7 +19,7 @@ from mannlab.progress import progress
 log = logging.getLogger(__name__)
 
 URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
-FILES = {"train": "train", "val": "val", "test": "test_2016_flickr", "test_2017": "test_2017_flickr"}
+FILES = {"train": "train", "val": "val", "test": "test_2016_flickr"}
 LANGUAGES = ("en", "de")
 TIMEOUT = 10.0  # seconds that a server may be silent
 # Of the text, not of the .gz around it.
@@ -30,8 +30,6 @@ SHA256 = {
     "val.de": "660e09eb7e1da2f856ea13ee5ad3cf6d36b3d5b0b733c857e94c5747a3dfc660",
     "test_2016_flickr.en": "399a4382932c1aadd3ceb9bef1008d388a64c76d4ae4e9d4728c6f4301cac182",
     "test_2016_flickr.de": "4be6b5b3236b79c25475c6bb829800a7ce559e9ba7a1f6c2394fe4d40be46d16",
-    "test_2017_flickr.en": "ce1450ddc5ab0834502579d77a170849952e15a2938b34cc503bdc25ebb4fb98",
-    "test_2017_flickr.de": "c3078bc3b36808bf9d20eb2347ed6137016179ef59ec0d2b9b8ecc3fb2880081",
 }
 
 
@@ -72,7 +70,7 @@ def download() -> Path:
                 (Path(folder) / f"{name}.gz").write_bytes(_fetch(name))
             for name in SHA256:
                 os.replace(Path(folder) / f"{name}.gz", target / f"{name}.gz")
-    except (OSError, EOFError, zlib.error, urllib.error.URLError) as error:
+    except (OSError, EOFError, zlib.error, HTTPException) as error:
         raise DataError(
             f"Multi30k could not be fetched from {URL}: {error}",
             "Set task.root or MANNLAB_DATA to a folder that holds train.en.gz, train.de.gz and the others, "

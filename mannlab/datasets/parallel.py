@@ -72,8 +72,8 @@ class Faults:
         self.counts[kind] += 1
 
 
-def read_lines(path: Path) -> list[bytes]:
-    """The lines of a plain or .gz file as they are, without line ends and byte-order mark.
+def read_raw(path: Path) -> bytes:
+    """What is in a plain or .gz file of text, without a byte-order mark.
 
     Raises:
         ConfigError: there is no such file.
@@ -87,8 +87,13 @@ def read_lines(path: Path) -> list[bytes]:
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}", "It may be cut short: get it again.") from error
     refuse_utf16(raw, path)
+    return raw.removeprefix(BOM)
+
+
+def read_lines(path: Path) -> list[bytes]:
+    """The lines of :func:`read_raw` as they are, without line ends."""
     # At newlines alone: some characters that splitlines() cuts at are part of sentences.
-    lines = raw.removeprefix(BOM).split(b"\n")
+    lines = read_raw(path).split(b"\n")
     if lines and not lines[-1]:
         lines.pop()
     return [line.removesuffix(b"\r") for line in lines]
@@ -181,7 +186,9 @@ def hashed(text: str, salt: str = "") -> int:
 
 
 def divide(pairs: Pairs, held_out: Sequence[str] = SPLITS[1:]) -> dict[str, Pairs]:
-    """A text's pairs in parts, by source sentence: no sentence is in two of them. The order is shuffled.
+    """A text's pairs in parts, by source sentence: none is in two of them. The order is shuffled.
+
+    Different sentences may have one translation, which can then be in two parts.
 
     Both the part and the order are those of hashes, so they stay when the text grows; of a text of few
     sentences, a part that would be empty gets one.

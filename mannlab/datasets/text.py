@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import logging
 import re
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from mannlab.datasets.bpe import train_pairs
 from mannlab.datasets.cache import Arrays, cached, data_folders, fingerprint
+from mannlab.datasets.parallel import read_raw
 from mannlab.errors import ConfigError, DataError
 from mannlab.progress import waiting
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 Level = Literal["word", "bpe", "byte"]
 Source = Literal["auto", "wikitext-2", "pydoc", "files"]
 SPLITS = ("train", "val", "test")
-VERSION = 3  # of what is kept in the cache
+VERSION = 4  # of what is kept in the cache
 WIKITEXT = {"train": "train.txt", "val": "valid.txt", "test": "test.txt"}
 # Shares of a text that is not divided yet, in order, so that no part continues into one before it.
 VAL_SHARE = TEST_SHARE = 0.05
@@ -117,9 +117,8 @@ def _files(patterns: Sequence[str]) -> list[str]:
 
 def _read(path: Path) -> str:
     try:
-        raw = path.read_bytes()
-        return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        return read_raw(path).decode("utf-8")
+    except UnicodeDecodeError as error:
         raise DataError(
             f"{path} cannot be read: {error}", "It must be text in UTF-8, or that in .gz."
         ) from error
@@ -148,13 +147,15 @@ def corpus(
     """
     name, texts = read(source, root, files)
     content = hashlib.blake2b("\0".join(texts.values()).encode(), digest_size=10).hexdigest()
-    make = {"word": _words, "bpe": _pairs, "byte": _bytes}[level]
+    # WikiText-2 has a space between any two words, and its vocabulary is of those.
+    cut = "divided" if level == "word" and name == "wikitext-2" else level
+    make = {"word": _words, "divided": _divided, "bpe": _pairs, "byte": _bytes}[cut]
 
     def build() -> Arrays:
         with waiting(f"Cutting {sum(map(len, texts.values())):,} characters of text into tokens ({level})"):
             return make(texts, vocabulary)
 
-    kept = cached(f"text-{content}-{level}-{vocabulary or 0}-{VERSION}", build)
+    kept = cached(f"text-{content}-{cut}-{vocabulary or 0}-{VERSION}", build)
     words = {split: max(1, len(text.split()) + text.count("\n")) for split, text in texts.items()}
     tokens = {split: kept[split] for split in SPLITS}
     symbols = kept["symbols"].tobytes().decode().split("\0") if "symbols" in kept else ()
@@ -163,9 +164,20 @@ def corpus(
 
 
 def _words(texts: dict[str, str], vocabulary: int | None) -> Arrays:
-    parts = {split: TOKEN.findall(text) for split, text in texts.items()}
+    return _known({split: TOKEN.findall(text) for split, text in texts.items()}, vocabulary)
+
+
+def _divided(texts: dict[str, str], vocabulary: int | None) -> Arrays:
+    parts = {
+        split: [word for line in text.splitlines() for word in (*line.split(), "\n")]
+        for split, text in texts.items()
+    }
+    return _known(parts, vocabulary)
+
+
+def _known(parts: dict[str, list[str]], vocabulary: int | None) -> Arrays:
     counts = Counter(parts["train"])
-    counts[UNKNOWN] = max(counts.values()) + 1  # always there, whatever the limit
+    counts[UNKNOWN] = max(counts.values(), default=0) + 1  # always there, whatever the limit
     known = [word for word, _ in counts.most_common(vocabulary)]
     number = {word: i for i, word in enumerate(known)}
     tokens: Arrays = {

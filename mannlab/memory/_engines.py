@@ -37,5 +37,5 @@ def make_engine(like: Tensor, initial: Tensor | None, wanted: str = "auto") -> E
 
 
 def fallback_index() -> str:
-    """What ``auto`` turns to when many rows are in use: ``faiss`` where it is installed, else ``lsh``."""
+    """What ``auto`` turns to on a CPU when many rows are in use: ``faiss`` if installed, else ``lsh``."""
     return "faiss" if find_spec("faiss") is not None else "lsh"

@@ -46,7 +46,8 @@ class DenseMemory(Memory[DenseState]):
 
     A step addresses all heads on the memory as the last step left it, reads, then writes: erase by
     all write heads, then add by all (section 3 of the paper). Weights pass through content softmax
-    (eq. 5), interpolation (7), circular shift (8) and sharpening (9).
+    (eq. 5), interpolation (7), circular shift (8) and sharpening (9). Keys and add vectors are tanh of what
+    the controller says, as in public implementations; the paper does not bound them.
 
     Args:
         slots: N, number of rows.

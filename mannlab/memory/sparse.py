@@ -73,6 +73,8 @@ class SparseMemory(InPlaceMemory):
 
     def _make_index(self, name: str, layout: Layout, batch: int) -> Index:
         if name == "faiss" and self._like.device.type != "cpu":
+            if self._indexing.name == "auto":
+                return make_index("lsh", layout, batch, self._like)
             raise ConfigError(
                 f"memory.index: faiss works on CPUs, and the model is on {self._like.device}.",
                 "Use memory.index=auto, exact or lsh.",

@@ -35,13 +35,19 @@ class Usage:
 
     def take(self) -> Tensor | None:
         """Reads and mass of every value since the last call, ``[2, N]``, over all ranks; None without any."""
+        shared = torch.distributed.is_available() and torch.distributed.is_initialized()
         if self._mass is None or self._reads is None:
-            return None
-        found = torch.stack([self._reads, self._mass])
+            if not shared:
+                return None
+            # Other ranks may have counted: all must meet.
+            on_gpu = torch.distributed.get_backend() == "nccl"
+            found = torch.zeros(2, self.slots, device="cuda" if on_gpu else "cpu")
+        else:
+            found = torch.stack([self._reads, self._mass])
         self.reset()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if shared:
             torch.distributed.all_reduce(found)
-        return found
+        return found if bool(found[0].any()) else None
 
 
 def statistics(reads: Tensor, mass: Tensor) -> dict[str, float]:

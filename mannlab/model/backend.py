@@ -21,15 +21,19 @@ from mannlab.model.watch import Watch
 BACKENDS = ("auto", "eager", "compiled", "graphs", "fused")
 # Of those, the ones that want nothing but torch's operations, one by one.
 PLAIN = ("eager", "compiled")
+# Precisions that the fused form of CPUs has.
+FULL = ("32-true", "64-true")
 
 
-def check(backend: str, controller: Controller[Any], memory: Memory[Any]) -> None:
-    """Raise ConfigError unless ``backend`` is there for these two."""
+def check(backend: str, controller: Controller[Any], memory: Memory[Any], interface: str = "linear") -> None:
+    """Raise ConfigError unless ``backend`` is there for these two, joined by that interface."""
     if backend not in BACKENDS:
         raise ConfigError(f"model.backend: there is no '{backend}'.", choices(backend, BACKENDS, "backends"))
     why = None
     if backend == "fused":
         why = _missing(controller, memory) or _unfit(controller)
+        if interface != "linear":
+            why = why or f"model.interface={interface} has no fused form"
     elif backend == "graphs":
         why = _formless(controller, memory)
     elif backend == "compiled" and not _functional(memory):
@@ -73,11 +77,26 @@ def _kernels(memory: Memory[Any], state: Any) -> Advance | None:
     return memory.on_gpu(state) if "on_gpu" in vars(type(memory)) else None
 
 
-def describe(backend: str, controller: Controller[Any], memory: Memory[Any], device: torch.device) -> str:
+def describe(
+    backend: str,
+    controller: Controller[Any],
+    memory: Memory[Any],
+    device: torch.device,
+    interface: nn.Module | None = None,
+    precision: str = "32-true",
+) -> str:
     """One line: what will run the steps, and why.
 
+    Args:
+        backend: the option of that name.
+        controller: the model's.
+        memory: the model's.
+        device: where it lies.
+        interface: between the two; None: a linear layer.
+        precision: Lightning's name for it.
+
     Raises:
-        ConfigError: ``backend`` cannot run on ``device``.
+        ConfigError: ``backend`` cannot run on ``device``, or not in that precision.
     """
     if backend == "compiled":
         return "backend compiled: the memory's step is compiled by torch, which takes a while, the first time"
@@ -90,6 +109,12 @@ def describe(backend: str, controller: Controller[Any], memory: Memory[Any], dev
         return f"backend graphs: {recorded}"
     if device.type == "cpu":
         why = _missing(controller, memory) or _unfit(controller)
+        if interface is not None and not isinstance(interface, nn.Linear):
+            why = why or "model.interface=direct has no fused form"
+        if precision not in FULL:
+            why = why or f"there is no fused form in trainer.precision={precision}"
+        if why and backend == "fused":
+            raise ConfigError(f"model.backend: fused is not allowed here: {why}.", "Use model.backend=auto.")
         return (
             f"backend eager: {why}, so steps run one by one"
             if why

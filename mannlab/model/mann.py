@@ -86,11 +86,17 @@ class MANN(nn.Module):
         self.controller: Controller[Any] = build_from(
             "controller", controller, self.encoder.output_size + fed_back
         )
+        require(
+            self.controller.segment == 1 or self.stepwise or not self.memory.stateful,
+            f"controller.segment: {self.controller.segment} is not allowed with memory={memory['name']}.",
+            "It is not fed back, so all its steps are taken at once: use controller.segment=1, or "
+            "model.feedback=true.",
+        )
         self.hosted: list[Memory[Any]] = []
         if hosts:
             self._host(first, memory)
         self.backend = backend
-        backends.check(backend, self.controller, self.memory)
+        backends.check(backend, self.controller, self.memory, interface)
         self.graphs = Graphs()
         self.checkpoint_every = checkpoint_every
         if checkpoint_every is not None:

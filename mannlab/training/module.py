@@ -368,7 +368,8 @@ class MannModule(LightningModule):
     def on_train_start(self) -> None:
         if self.model.stepwise and self.trainer.is_global_zero:
             parts = (self.model.backend, self.model.controller, self.model.memory)
-            log.info("%s", backend.describe(*parts, self.device))
+            precision = str(self.trainer.precision)
+            log.info("%s", backend.describe(*parts, self.device, self.model.interface, precision))
         said = self.retuned.apply(self.trainer.optimizers[0], self.lr_schedulers(), self.global_step)
         if said and self.trainer.is_global_zero:
             log.info("%s", said)

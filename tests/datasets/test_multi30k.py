@@ -7,6 +7,7 @@ import hashlib
 import os
 import threading
 from functools import partial
+from http.client import IncompleteRead
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -71,6 +72,15 @@ def test_a_wrong_checksum_is_refused(server, tmp_path):
 def test_broken_and_missing_files_are_errors(server, content):
     path = server / "train.en.gz"
     path.write_bytes(content) if content is not None else path.unlink()
+    with pytest.raises(DataError, match="could not be fetched"):
+        multi30k.download()
+
+
+def test_an_answer_that_breaks_off_is_an_error(server, monkeypatch):
+    def cut(*arguments, **options):
+        raise IncompleteRead(b"half", 100)
+
+    monkeypatch.setattr(multi30k.urllib.request, "urlopen", cut)
     with pytest.raises(DataError, match="could not be fetched"):
         multi30k.download()
 

@@ -40,6 +40,35 @@ def test_words_are_counted_on_the_training_part_and_the_rest_is_unknown(wikitext
     assert read.words == {"train": 10, "val": 5, "test": 3}
 
 
+def test_wikitext_is_cut_at_its_spaces_and_line_ends_alone(wikitext: Path, tmp_path: Path) -> None:
+    line = "the U.S. did n't buy 3 @.@ 5 <unk> 's\n"
+    (wikitext / "wikitext-2" / "train.txt").write_text(line)
+    read = corpus("wikitext-2", "word", None, str(wikitext), [])
+    assert len(read.tokens["train"]) == len(line.split()) + 1 == read.words["train"]
+    assert read.vocabulary == len({*line.split(), "\n"})
+    (tmp_path / "same.txt").write_text(line * 20)
+    other = corpus("files", "word", None, None, [str(tmp_path / "same.txt")])
+    assert {"U", ".", "S"} <= set(other.symbols)
+    assert "U.S." in read.symbols
+
+
+def test_marks_of_encodings_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + b"ab" * 50)
+    read = corpus("files", "byte", None, None, [str(tmp_path / "a.txt")])
+    assert read.tokens["train"][0] == ord("a")
+    (tmp_path / "b.txt").write_text("ab\n" * 50, encoding="utf-16")
+    with pytest.raises(DataError, match="UTF-16"):
+        corpus("files", "byte", None, None, [str(tmp_path / "b.txt")])
+
+
+def test_damaged_archives_are_named(tmp_path: Path) -> None:
+    whole = bytearray(gzip.compress(b"some words " * 500))
+    whole[12:20] = b"\xff" * 8
+    (tmp_path / "a.txt.gz").write_bytes(bytes(whole))
+    with pytest.raises(DataError, match=r"a\.txt\.gz cannot be read"):
+        corpus("files", "word", None, None, [str(tmp_path / "a.txt.gz")])
+
+
 def test_the_rarest_words_are_dropped_first(wikitext: Path) -> None:
     read = corpus("wikitext-2", "word", 5, str(wikitext), [])
     assert read.vocabulary == 5

@@ -141,6 +141,20 @@ def test_full_buckets_drop_the_oldest():
     assert set(found[found >= 0].tolist()) == {2, 3, 4}
 
 
+def test_a_row_that_stands_in_a_bucket_drives_none_out():
+    layout = Layout(slots=64, width=4, heads=1, sparsity=1)
+    lsh = LSH(layout, 1, torch.zeros(()), tables=2, depth=3)
+
+    class Same:
+        memory = np.ones((1, 64, 4), np.float32)
+        live = np.array([5])
+
+    for rows in ([0], [1], [1], [1], [1, 2], [2]):
+        lsh.update(Same, torch.tensor([rows]))
+    found = lsh.query(torch.ones(1, 1, 4), Same)
+    assert set(found[found >= 0].tolist()) == {0, 1, 2}
+
+
 def test_bad_recall_is_said_once(caplog):
     memory = SparseMemory(slots=64, width=8, index="lsh")
     for _ in range(2):

@@ -381,3 +381,19 @@ def test_no_step_waits_for_the_device(index):
         reads, state = memory.sequence(part, state)
         reads.sum().backward()
         state = memory.detach(memory.snapshot(state))
+
+
+def test_auto_hashes_where_faiss_cannot_run(monkeypatch):
+    from mannlab.kernels.sam.index import LSH
+    from mannlab.memory import sparse
+
+    monkeypatch.setattr(sparse, "fallback_index", lambda: "faiss")
+    memory = SparseMemory(slots=64, width=4)
+    memory._like = torch.zeros((), device="meta")
+    made = []
+    monkeypatch.setattr(sparse, "make_index", lambda name, *rest: made.append(name) or LSH)
+    memory._indexing.make(memory.layout, 1)
+    assert made == ["lsh"]
+    memory._indexing.name = "faiss"
+    with pytest.raises(ConfigError, match=r"memory\.index: faiss works on CPUs"):
+        memory._indexing.make(memory.layout, 1)

@@ -35,6 +35,19 @@ def test_nothing_read_is_no_error() -> None:
     assert found == {"used_percent": 0, "dead_slots": 4, "kl_reads_nats": 0, "kl_nats": 0}
 
 
+def test_a_rank_without_counts_meets_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    met = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: "gloo")
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda found: met.append(found) or found.add_(2))
+    found = Usage(3).take()
+    assert met
+    assert found is not None
+    assert found.tolist() == [[2, 2, 2], [2, 2, 2]]
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda found: found)
+    assert Usage(3).take() is None
+
+
 def test_counts() -> None:
     usage = Usage(4)
     assert usage.take() is None

@@ -56,6 +56,22 @@ def test_mixed_precision_runs_step_by_step(runs):
     assert runs == []
 
 
+def test_what_keeps_the_fused_form_away_is_named():
+    model = MANN(LSTM, DENSE, SPEC, backend="fused")
+    parts = (model.controller, model.memory, torch.device("cpu"), model.interface)
+    assert "one node" in backend.describe("auto", *parts, "64-true")
+    said = backend.describe("auto", *parts, "bf16-mixed")
+    assert "eager" in said
+    assert "trainer.precision=bf16-mixed" in said
+    with pytest.raises(ConfigError, match=r"fused is not allowed here: .*bf16-mixed"):
+        backend.describe("fused", *parts, "bf16-mixed")
+    direct = {**LSTM, "hidden": model.memory.interface_size}
+    said = backend.describe("auto", *parts[:3], MANN(direct, DENSE, SPEC, interface="direct").interface)
+    assert "model.interface=direct has no fused form" in said
+    with pytest.raises(ConfigError, match=r"model\.interface=direct has no fused form"):
+        MANN(direct, DENSE, SPEC, interface="direct", backend="fused")
+
+
 def test_without_the_compiler_it_runs_step_by_step(runs, monkeypatch):
     monkeypatch.setattr(backend, "find_spec", lambda name: None)
     model = MANN(LSTM, DENSE, SPEC)

@@ -127,3 +127,11 @@ def test_a_trace_has_an_entry_for_every_step():
 def test_a_segment_is_at_least_one_step():
     with pytest.raises(ConfigError, match=r"controller\.segment: 0"):
         make(0)
+
+
+def test_segments_of_a_memory_that_is_not_fed_back_are_refused():
+    controller = {"name": "transformer", "width": 8, "heads": 2, "layers": 1, "segment": 4}
+    memory = {"name": "memory_network", "slots": 8, "width": 4}
+    with pytest.raises(ConfigError, match=r"controller\.segment: 4 is not allowed with"):
+        MANN(controller, memory, SPEC)
+    MANN(controller, memory, SPEC, feedback=True)

@@ -301,6 +301,8 @@ def test_malformed_lines_are_named_or_counted(root):
         ({"tasks": [1]}, r"task\.tasks: these are numbers of bAbI's"),
         ({"embedding": 0}, r"task\.embedding: 0"),
         ({"size": "2k"}, r"task\.size(.|\n)*1k \| 10k"),
+        ({"steps": "words", "embedding": 100}, r"task\.embedding: 100 is not allowed with task\.steps=words"),
+        ({"steps": "words", "positions": False}, r"task\.positions: False is not allowed"),
         ({"steps": "letters"}, r"task\.steps(.|\n)*sentences \| words"),
         ({"source": "babi", "root": "/nowhere/at/all"}, r"task\.root: there is no folder"),
     ],

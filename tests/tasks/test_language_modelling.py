@@ -91,11 +91,17 @@ def test_the_costs_are_bits_per_token_and_per_word(make: Any) -> None:
     assert task.derive(means)["perplexity_per_token"] == pytest.approx(256)
 
 
-def test_bad_options_name_the_key(make: Any) -> None:
+def test_bad_options_name_the_key(make: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"task\.length"):
         make(length=0)
     with pytest.raises(ConfigError, match="too few"):
         make(eval_lanes=4000)
+    for level, vocabulary in (("word", 0), ("word", 1), ("bpe", 255), ("byte", 300)):
+        with pytest.raises(ConfigError, match=rf"task\.vocabulary: {vocabulary} is not allowed"):
+            make(level=level, vocabulary=vocabulary)
+    (tmp_path / "blank.txt").write_text(" ")
+    with pytest.raises(ConfigError, match="too few"):
+        make(level="word", files=[str(tmp_path / "blank.txt")])
 
 
 @pytest.mark.parametrize("level", ["word", "bpe", "byte"])
@@ -106,7 +112,9 @@ def test_another_vocabulary_is_told_apart_from_the_same_size(make: Any, tmp_path
     for number, words in enumerate(["one two three ", "one two seven ", "one two three "]):
         path = tmp_path / f"{number}.txt"
         path.write_text(words * 100)
-        found.append(make(level=level, vocabulary=260, eval_lanes=2, files=[str(path)]))
+        found.append(
+            make(level=level, vocabulary=None if level == "byte" else 260, eval_lanes=2, files=[str(path)])
+        )
     sizes, marks = {task.corpus.vocabulary for task in found}, [task.fingerprint for task in found]
     assert len(sizes) == 1 or level == "bpe"
     assert marks[0] == marks[2]

@@ -295,3 +295,9 @@ def test_multi30k_is_read_whole(make: Any, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("MANNLAB_DATA", REAL)
     facts = make(source="multi30k", max_tokens=100).facts()
     assert [facts[f"{split}_pairs"] for split in ("train", "val", "test")] == [29_000, 1014, 1000]
+
+
+@pytest.mark.parametrize("key", ["val_sequences", "test_sequences"])
+def test_sets_of_no_sequences_are_refused(key):
+    with pytest.raises(ConfigError, match=rf"task\.{key}: 0 is not allowed"):
+        registry.build("task", "translation", **{key: 0})

@@ -76,8 +76,9 @@ class LSH:
     """Random hyperplanes (Charikar 2002) in several tables of buckets, on any device.
 
     A row goes to the bucket that the signs of its products with random directions name, in each table, and
-    takes the place of the oldest one there when it is full. A key looks into its own buckets and into those
-    across the nearest plane.
+    takes the place of the oldest one there when it is full; one that stands there already stays where it is,
+    so that rows that are read again and again do not drive all others out. A key looks into its own buckets
+    and into those across the nearest plane.
 
     Args:
         layout: sizes.
@@ -94,7 +95,8 @@ class LSH:
         planes = torch.randn(layout.width, tables * self.bits, generator=generator)
         self.planes = planes.to(like)
         self.weights = 2 ** torch.arange(self.bits, device=like.device)
-        shape = (batch, tables * 2**self.bits, depth)
+        # The last bucket is asked by no key.
+        shape = (batch, tables * 2**self.bits + 1, depth)
         if like.device.type == "cpu":
             # Pages that nobody touches take no memory and no time.
             self.buckets = torch.from_numpy(np.zeros(shape, np.int64))
@@ -122,6 +124,8 @@ class LSH:
         vectors = memory.gather(1, changed.unsqueeze(-1).expand(-1, -1, memory.shape[2]))
         codes = self._codes(vectors)[0].flatten(1)  # [B, n * L]
         rows = changed.unsqueeze(-1).expand(-1, -1, self.tables).flatten(1)
+        standing = self._in(codes).eq((rows + 1).unsqueeze(-1)).any(-1)
+        codes = codes.masked_fill(standing, self.buckets.shape[1] - 1)
         # Several rows for one bucket take places one after the other.
         ordered, order = codes.sort(dim=1, stable=True)
         places = torch.arange(codes.shape[1], device=codes.device)
@@ -133,8 +137,11 @@ class LSH:
 
     def query(self, keys: Tensor, cells: Cells) -> Tensor:
         codes = torch.cat(self._codes(keys), dim=-1)  # [B, H, 2 L]
-        wanted = codes.flatten(1).unsqueeze(-1).expand(-1, -1, self.depth)
-        return self.buckets.gather(1, wanted).view(*codes.shape[:2], -1) - 1
+        return self._in(codes.flatten(1)).view(*codes.shape[:2], -1) - 1
+
+    def _in(self, codes: Tensor) -> Tensor:
+        """What stands in buckets ``[B, n]``: rows, counted from 1, ``[B, n, depth]``."""
+        return self.buckets.gather(1, codes.unsqueeze(-1).expand(-1, -1, self.depth))
 
 
 # ---------------------------------------------------------------------- faiss
