@@ -35,7 +35,7 @@ class SparseMemory(InPlaceMemory):
         index: how to find the K best rows: ``exact`` (compare all rows in use: only those can differ from
             the initial memory), ``faiss`` (inverted lists; CPU, needs the package), ``lsh``
             (locality-sensitive hashing, any device), or ``auto``: exact while at most 16,384 rows are
-            in use, then faiss if it is there, else lsh.
+            in use, then faiss if it is there and the model on a CPU, else lsh.
         init: memory before the first step: ``zero``, ``learned`` (one row of parameters per slot) or
             ``random`` (fixed normal noise, drawn once and kept in checkpoints). With the last two every
             row counts as used, so an exact search compares all of them.
