@@ -21,6 +21,7 @@ from mannlab.sweep.record import DONE, Job, Sweep
 from mannlab.sweep.space import Space
 
 JOURNAL = "optuna.log"
+SWEEP = "sweep"  # the attribute of a trial that names the folder of its sweep
 
 
 # ---------------------------------------------------------------------- Optuna's parts
@@ -135,14 +136,23 @@ class Study:
         self._tidy()
 
     def _tidy(self) -> None:
-        """Give up trials that never became a job; tell of jobs that ended while nobody looked."""
+        """Give up trials that never became a job; tell of jobs that ended while nobody looked.
+
+        Trials of other sweeps, with which this one shares its storage, may run.
+        """
         state = optuna().trial.TrialState
         known = {job.trial: job for job in self.sweep.jobs}
         for trial in self.study.get_trials(deepcopy=False, states=(state.RUNNING,)):
+            if self.search.storage and trial.user_attrs.get(SWEEP) != self._own:
+                continue
             if trial.number not in known:
                 self.study.tell(trial.number, state=state.FAIL)
             elif known[trial.number] not in self.waiting:
                 self.ended(known[trial.number])
+
+    @property
+    def _own(self) -> str:
+        return str(self.sweep.folder)
 
     def plan(self) -> list[Job]:
         """As many jobs as there will be, all like one that is given nothing."""
@@ -160,6 +170,7 @@ class Study:
         if len(self.sweep.jobs) >= self.search.trials:
             return None
         trial = self.study.ask()
+        trial.set_user_attr(SWEEP, self._own)
         swept = [f"{key}={one.suggest(trial, key)}" for key, one in self.space.items()]
         number = len(self.sweep.jobs)
         config = self.composition.compose(swept)

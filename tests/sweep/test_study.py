@@ -123,6 +123,16 @@ def test_what_was_lost_when_the_program_was_killed(children: Children) -> None:
     assert [job.attempts for job in Sweep.read(folder).jobs] == [1, 2]
 
 
+def test_trials_of_another_sweep_in_the_same_storage_are_left_alone(tmp_path: Path) -> None:
+    search = Search(trials=2, storage=f"sqlite:///{tmp_path / 'shared.db'}")
+    sweeps = [Sweep(tmp_path / name, options=Options(search=search)) for name in ("a", "b")]
+    first = study.Study(sweeps[0], None, {}, "minimize")  # type: ignore[arg-type]
+    for sweep in sweeps:
+        first.study.ask().set_user_attr(study.SWEEP, str(sweep.folder))
+    study.Study(sweeps[1], None, {}, "minimize")  # type: ignore[arg-type]
+    assert [trial.state.name for trial in first.study.trials] == ["RUNNING", "FAIL"]
+
+
 def test_a_hopeless_job_is_given_up(tmp_path: Path) -> None:
     search = Search(trials=3, pruner="median", startup_trials=1)
     sweep = Sweep(tmp_path, options=Options(search=search))
