@@ -59,3 +59,8 @@ def at_least(kind: str, sizes: Mapping[str, tuple[int, int]]) -> None:
     """
     for key, (value, least) in sizes.items():
         require(value >= least, f"{kind}.{key}: {value} is not allowed.", f"It must be at least {least}.")
+
+
+def at_least_one(kind: str, **sizes: int) -> None:
+    """Raise :class:`ConfigError` for the first of these options of a ``kind`` that is below 1."""
+    at_least(kind, {key: (value, 1) for key, value in sizes.items()})

@@ -8,14 +8,6 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from mannlab.errors import require
-
-
-def check_sizes(**sizes: int) -> None:
-    """Raise ConfigError for a size below 1, naming the key."""
-    for key, value in sizes.items():
-        require(value >= 1, f"controller.{key}: {value} is not allowed.", "It must be at least 1.")
-
 
 def layer_weights(rnn: nn.RNNBase) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Input weights, recurrent weights and both biases of each layer."""

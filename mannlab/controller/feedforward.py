@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from torch import Tensor, nn
 
 from mannlab.contracts import Controller
-from mannlab.controller._recurrent import check_sizes
-from mannlab.errors import require
+from mannlab.errors import at_least_one, require
 from mannlab.registry import register
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class FeedForward(Controller[NoState]):
         activation: Literal["tanh", "relu", "gelu"] = "tanh",
     ) -> None:
         super().__init__()
-        check_sizes(hidden=hidden)
+        at_least_one("controller", hidden=hidden)
         require(layers >= 0, f"controller.layers: {layers} is not allowed.", "It must be at least 0.")
         self.output_size, self.activation = hidden if layers else input_size, activation
         sizes = [input_size, *[hidden] * layers]

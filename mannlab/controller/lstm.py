@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mannlab.contracts import Controller, hold
-from mannlab.controller._recurrent import check_sizes, first_state, lacks_bfloat16, layer_weights, run_padded
+from mannlab.controller._recurrent import first_state, lacks_bfloat16, layer_weights, run_padded
+from mannlab.errors import at_least_one
 from mannlab.kernels import deferred, lstm
 from mannlab.kernels.deferred import Shared
 from mannlab.registry import register
@@ -42,7 +43,7 @@ class LSTM(Controller[LSTMState]):
 
     def __init__(self, input_size: int, *, hidden: int = 100, layers: int = 1) -> None:
         super().__init__()
-        check_sizes(hidden=hidden, layers=layers)
+        at_least_one("controller", hidden=hidden, layers=layers)
         self.output_size = hidden
         self.lstm = nn.LSTM(input_size, hidden, layers, batch_first=True)
         self.first_h = first_state(layers, hidden)

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from mannlab.contracts import Controller
-from mannlab.controller._recurrent import check_sizes
-from mannlab.errors import require
+from mannlab.errors import at_least_one, require
 from mannlab.registry import register
 
 ROTARY_BASE = 10_000.0
@@ -124,7 +123,9 @@ class Transformer(Controller[TransformerState]):
         segment: int = 1,
     ) -> None:
         super().__init__()
-        check_sizes(width=width, layers=layers, heads=heads, feedforward=feedforward, segment=segment)
+        at_least_one(
+            "controller", width=width, layers=layers, heads=heads, feedforward=feedforward, segment=segment
+        )
         require(
             width % (2 * heads) == 0,
             f"controller.width: {width} is not allowed with controller.heads={heads}.",

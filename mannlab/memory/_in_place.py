@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mannlab.contracts import Heads, Memory, Vitals
-from mannlab.errors import ConfigError, require
+from mannlab.errors import ConfigError, at_least_one, require
 from mannlab.kernels.sam.function import start, step
 from mannlab.kernels.sam.session import Engine, Handle, Indexing, Pool, Session
 
@@ -132,8 +132,7 @@ class InPlaceMemory(Memory[InPlaceState]):
 
 def check_sizes(layout: Any) -> None:
     """Raise ConfigError for sizes that cannot be, naming the key."""
-    for key, value in layout._asdict().items():
-        require(value >= 1, f"memory.{key}: {value} is not allowed.", "It must be at least 1.")
+    at_least_one("memory", **layout._asdict())
     require(
         layout.sparsity <= layout.slots,
         f"memory.sparsity: {layout.sparsity} is not allowed with memory.slots={layout.slots}.",

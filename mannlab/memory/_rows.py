@@ -9,8 +9,6 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from mannlab.errors import require
-
 Forward = TypeVar("Forward", bound=Callable[..., Any])
 
 
@@ -28,12 +26,6 @@ def in_full_precision(forward: Forward) -> Forward:
             return forward(self, interface.to(state.memory.dtype), state)
 
     return cast(Forward, wrapped)
-
-
-def check_sizes(**sizes: int) -> None:
-    """Raise ConfigError, naming the key, for a size below 1."""
-    for key, value in sizes.items():
-        require(value >= 1, f"memory.{key}: {value} is not allowed.", "It must be at least 1.")
 
 
 def first_rows(memory: nn.Module, init: str, slots: int, width: int) -> None:

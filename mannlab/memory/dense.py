@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from mannlab.contracts import Memory
-from mannlab.errors import require
+from mannlab.errors import at_least_one, require
 from mannlab.memory import addressing
-from mannlab.memory._rows import check_sizes, first_rows, in_full_precision
+from mannlab.memory._rows import first_rows, in_full_precision
 from mannlab.registry import register
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class DenseMemory(Memory[DenseState]):
         init: Literal["constant", "learned", "random"] = "constant",
     ) -> None:
         super().__init__()
-        check_sizes(slots=slots, width=width, read_heads=read_heads, write_heads=write_heads)
+        at_least_one("memory", slots=slots, width=width, read_heads=read_heads, write_heads=write_heads)
         require(
             max_shift >= 0 and 2 * max_shift + 1 <= slots,
             f"memory.max_shift: {max_shift} is not allowed with memory.slots={slots}.",

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from mannlab.contracts import Memory
-from mannlab.errors import require
+from mannlab.errors import at_least_one, require
 from mannlab.kernels.dnc.layout import LINK_FLOOR, MASK_FLOOR, DNCInterface, DNCState
 from mannlab.memory import addressing
-from mannlab.memory._rows import check_sizes, first_rows, in_full_precision
+from mannlab.memory._rows import first_rows, in_full_precision
 from mannlab.registry import register
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class DNCMemory(Memory[DNCState]):
         init: Literal["constant", "learned", "random"] = "constant",
     ) -> None:
         super().__init__()
-        check_sizes(slots=slots, width=width, read_heads=read_heads)
+        at_least_one("memory", slots=slots, width=width, read_heads=read_heads)
         require(
             links or not sharpness,
             "memory.sharpness: true is not allowed with memory.links=false.",

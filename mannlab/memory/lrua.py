@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from mannlab.contracts import Memory
-from mannlab.errors import require
+from mannlab.errors import at_least_one, require
 from mannlab.memory import addressing
-from mannlab.memory._rows import check_sizes, first_rows, in_full_precision, on_first_slot
+from mannlab.memory._rows import first_rows, in_full_precision, on_first_slot
 from mannlab.registry import register
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class LRUAMemory(Memory[LRUAState]):
         init: Literal["constant", "learned", "random"] = "constant",
     ) -> None:
         super().__init__()
-        check_sizes(slots=slots, width=width, read_heads=read_heads)
+        at_least_one("memory", slots=slots, width=width, read_heads=read_heads)
         require(
             read_heads <= slots,
             f"memory.read_heads: {read_heads} is not allowed with memory.slots={slots}.",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mannlab.contracts import Heads, Memory, Vitals
-from mannlab.errors import require
+from mannlab.errors import at_least_one, require
 from mannlab.kernels.memory_network import Hops, attend
 from mannlab.registry import register
 
@@ -90,8 +90,7 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
         rectify: Literal["none", "half", "all"] = "none",
     ) -> None:
         super().__init__()
-        for key, value in {"slots": slots, "width": width, "hops": hops, "patience": patience}.items():
-            require(value >= 1, f"memory.{key}: {value} is not allowed.", "It must be at least 1.")
+        at_least_one("memory", slots=slots, width=width, hops=hops, patience=patience)
         require(
             linear_start >= 0,
             f"memory.linear_start: {linear_start} is not allowed.",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from mannlab.contracts import Heads, Memory, Vitals
-from mannlab.errors import ConfigError, require
+from mannlab.errors import ConfigError, at_least_one, require
 from mannlab.kernels.bag import RowTable
 from mannlab.kernels.product_key import search
 from mannlab.memory._query_norm import QueryNorm
@@ -78,7 +78,7 @@ class ProductKeyMemory(Memory[ProductKeyState]):
     ) -> None:
         super().__init__()
         size = half_keys(slots)
-        _check(width=width, heads=heads, knn=knn, key_width=key_width)
+        at_least_one("memory", width=width, heads=heads, knn=knn, key_width=key_width)
         require(
             knn <= size,
             f"memory.knn: {knn} is not allowed with memory.slots={slots}.",
@@ -236,8 +236,3 @@ def half_keys(slots: int) -> int:
         near = f"{max(size, 1) ** 2} ({max(size, 1)}²) or {(size + 1) ** 2} ({size + 1}²)"
         raise ConfigError(f"memory.slots: {slots} is not a square.", f"Values lie on a square: try {near}.")
     return size
-
-
-def _check(**sizes: int) -> None:
-    for key, value in sizes.items():
-        require(value >= 1, f"memory.{key}: {value} is not allowed.", "It must be at least 1.")

@@ -5,8 +5,7 @@ Both step the whole model, so the memory is written and read while it speaks, as
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from mannlab.contracts import Continuation
 from mannlab.errors import ConfigError, require
 from mannlab.model.mann import MANN
+from mannlab.model.rest import at_rest
 from mannlab.model.unroll import RunState
 from mannlab.progress import progress
 
@@ -53,7 +53,7 @@ class Decoder:
         found: list[Continuation | None] = [None] * len(prompts)
         # A beam makes that many rows of a prompt.
         size = max(1, self.batch_size // beam)
-        with _at_rest(self.model):
+        with at_rest(self.model):
             for start in progress(range(0, len(order), size), "Answering freely", "batches"):
                 part = order[start : start + size]
                 given, most = [prompts[i] for i in part], [limits[i] for i in part]
@@ -62,23 +62,6 @@ class Decoder:
                 for i, answer in zip(part, answers, strict=True):
                     found[i] = answer
         return [answer for answer in found if answer is not None]
-
-
-@contextmanager
-def _at_rest(model: MANN) -> Iterator[None]:
-    training = model.training
-    memories = [memory for memory, _ in model.named_memories()]
-    observing = [memory.observing for memory in memories]
-    model.eval()
-    for memory in memories:
-        memory.observing = False
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)
-        for memory, before in zip(memories, observing, strict=True):
-            memory.observing = before
 
 
 def _channel(model: MANN) -> str:

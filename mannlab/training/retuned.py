@@ -63,7 +63,9 @@ class Retuned:
     def leave_out(self, checkpoint: dict[str, Any]) -> None:
         """Take from a checkpoint what must not be restored."""
         if self._replaced:
-            checkpoint["optimizer_states"] = []
+            # Tables have an optimizer of their own, which is the same.
+            states = [state for state in checkpoint["optimizer_states"] if "rows" in state]
+            checkpoint["optimizer_states"] = [{"main": None, "rows": state["rows"]} for state in states]
         if self._replaced or self._rescheduled:
             checkpoint["lr_schedulers"] = []
 

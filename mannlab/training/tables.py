@@ -62,8 +62,9 @@ class WithTables(Optimizer):
         return {"main": self.main.state_dict(), "rows": self.rows.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Both states."""
-        self.main.load_state_dict(state_dict["main"])
+        """Both states; None leaves ``main`` as it is."""
+        if state_dict["main"] is not None:
+            self.main.load_state_dict(state_dict["main"])
         self.rows.load_state_dict(state_dict["rows"])
         self.param_groups, self.state = self.main.param_groups, self.main.state
 
