@@ -144,6 +144,19 @@ def test_an_optimizer_of_another_class_begins_without_a_history(tmp_path: Path, 
     assert state["param_groups"][0]["momentum"] == 0.9
 
 
+def test_tables_keep_their_history(tmp_path: Path, settings: Any) -> None:
+    memory = {"name": "product_key", "slots": 16, "width": 4, "heads": 1, "knn": 2, "key_width": 4}
+    train(settings({"memory": memory, "trainer.max_steps": 3}), tmp_path / "first")
+    other = {"_target_": "torch.optim.AdamW", "lr": 1e-4}
+    more = {"memory": memory, "optimizer": other, "ckpt_path": str(tmp_path / "first")}
+    train(settings(more), tmp_path / "second")
+    (first,), (second,) = (saved(tmp_path / name)["optimizer_states"] for name in ("first", "second"))
+    assert second["main"]["state"][0]["step"] == 3
+    before, after = (state["rows"]["state"][0]["last"] for state in (first, second))
+    assert (before.max(), after.max()) == (3, 6)
+    assert (after >= before).all()
+
+
 @pytest.mark.parametrize("switch", [{"centered": True}, {"momentum": 0.9}])
 def test_an_optimizer_that_keeps_more_begins_without_a_history(
     tmp_path: Path, settings: Any, switch: dict[str, Any], caplog: pytest.LogCaptureFixture
