@@ -211,3 +211,23 @@ def test_dropout_is_of_what_goes_in_and_what_the_answer_is_made_of(memory, few):
 def test_an_impossible_dropout_names_the_key(share):
     with pytest.raises(ConfigError, match=rf"model\.dropout: {share} is not allowed"):
         make(dropout=share)
+
+
+@pytest.mark.parametrize("memory", [DENSE, NETWORK], ids=["stepwise", "whole"])
+def test_answers_can_be_made_of_what_is_read_alone(memory):
+    model, inputs = make(memory=memory, readout="reads"), stream()
+    assert model.head.linear.in_features == model.memory.read_size
+    seen = {}
+    model.head.register_forward_pre_hook(lambda _, known: seen.update(known=known[0]))
+    logits = model(inputs)
+    _, reads, _ = model._all_steps(model.encoder(inputs), model.init_state(2, inputs["x"]), None)
+    torch.testing.assert_close(seen["known"], reads)
+    asked = torch.tensor([[True, False, True, True, False]] * 2)
+    torch.testing.assert_close(model.answers(inputs, None, asked), logits[asked])
+
+
+def test_readouts_that_cannot_be_are_explained():
+    with pytest.raises(ConfigError, match=r"reads is not allowed with memory=none"):
+        make(memory={"name": "none"}, readout="reads")
+    with pytest.raises(ConfigError, match=r"model\.readout: there is no 'read'(.|\n)*both"):
+        make(readout="read")
