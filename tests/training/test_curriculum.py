@@ -32,7 +32,7 @@ class Trainer:
             assert reduce_op == "sum"
             return sums * world if others is None else sums + torch.tensor(others, dtype=torch.float64)
 
-        self.world_size = world
+        self.world_size, self.is_global_zero = world, True
         self.strategy = SimpleNamespace(
             reduce=reduce,
             root_device=torch.device("cpu"),
