@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from mannlab.contracts import Batch, Classes, Objective, Score, Split, StreamSpec, Task, Token
 from mannlab.datasets.text import corpus, where
 from mannlab.draws import Draws
-from mannlab.errors import require
+from mannlab.errors import at_least, require
 from mannlab.registry import conform, register
 
 SOURCES = Literal["auto", "wikitext-2", "pydoc", "files"]
@@ -32,8 +32,7 @@ class LanguageModelling(Task):
 
     Args:
         level: word (WikiText-2 has a space between any two; of other text, letters and digits in a row, and
-            each other sign), bpe (byte pairs, learnt on
-            the training text; needs the extra ``text``) or byte.
+            each other sign), bpe (byte pairs, learnt on the training text; needs the extra ``text``) or byte.
         vocabulary: most tokens that there are; rarer words are unknown. null: all words, 4,096 for bpe.
         length: tokens of each sequence in a step, over which gradients flow.
         source: wikitext-2; pydoc (the text of Python's own help, always there); files (``files``, the last
@@ -65,8 +64,7 @@ class LanguageModelling(Task):
         fewest = 256 if level == "bpe" else 2  # every byte is a token of byte pairs
         sizes = {"length": (length, 1), "eval_lanes": (eval_lanes, 1)}
         sizes["vocabulary"] = (fewest if vocabulary is None else vocabulary, fewest)
-        for key, (value, least) in sizes.items():
-            require(value >= least, f"task.{key}: {value} is not allowed.", f"It must be at least {least}.")
+        at_least("task", sizes)
         self.level, self.length, self.eval_lanes = level, length, eval_lanes
         self.corpus = corpus(source, level, vocabulary, root, files or [])
         for split, tokens in self.corpus.tokens.items():

@@ -28,7 +28,7 @@ from mannlab.contracts import (
 )
 from mannlab.datasets.translation import Sentences, load, named_source
 from mannlab.draws import Draws
-from mannlab.errors import ConfigError, require
+from mannlab.errors import ConfigError, at_least_one, require
 from mannlab.registry import conform, register
 from mannlab.scoring import answered, require_sacrebleu, text_scores
 
@@ -107,8 +107,7 @@ class Translation(Task):
         least = {"bucket": bucket, "max_tokens": max_tokens, "beam": beam}
         sequences = {"val_sequences": val_sequences, "test_sequences": test_sequences}
         least |= {key: value for key, value in sequences.items() if value is not None}
-        for key, value in least.items():
-            require(value >= 1, f"task.{key}: {value} is not allowed.", "It must be at least 1.")
+        at_least_one("task", **least)
         require(
             0 <= label_smoothing < 1,
             f"task.label_smoothing: {label_smoothing} is not allowed.",

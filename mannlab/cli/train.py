@@ -245,7 +245,8 @@ def train(config: dict[str, Any], overrides: list[str], run_dir: Path) -> dict[s
     """Leave ``config.yaml``, then train."""
     import yaml
 
-    if first_process():
+    # That of a run that is taken up in its own folder stays until this one is found to be the same.
+    if first_process() and not (run_dir / "checkpoints").is_dir():
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         (run_dir / "config.yaml").write_text(text, encoding="utf-8")
     # An experiment may name plugins that the command line did not.

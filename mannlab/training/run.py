@@ -122,8 +122,6 @@ class _Run:
             self.began -= float(saved.get("seconds", 0))
             check_same(saved["hyper_parameters"], self.config, self.resumed, IDENTITY)
             step = int(saved.get("global_step", 0))
-            max_steps = self.config["trainer"].get("max_steps")
-            check_left(self.resumed, step, -1 if max_steps is None else int(max_steps), self.run_dir)
         self.module = MannModule(self.model, self.task, self.config | {"version": versions()["mannlab"]})
         self.module.retuned = Retuned(before, self.module.tuning)
         self.module.began = self.began
@@ -138,6 +136,8 @@ class _Run:
             if isinstance(callback, Checkpoints) and self.resumed is not None:
                 callback.resumed_from(self.resumed)
         self.trainer = make_trainer(_for_task(self.config, self.task), self.run_dir, self.callbacks, loggers)
+        if self.resumed is not None:
+            check_left(self.resumed, step, self.trainer.max_steps, self.run_dir)
         if self.trainer.is_global_zero:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             keep_config(self.config, self.run_dir)
@@ -277,6 +277,7 @@ def keep_config(config: Mapping[str, Any], run_dir: Path) -> None:
     """Leave ``config.yaml`` in the run folder."""
     path = run_dir / "config.yaml"
     kept = {key: value for key, value in config.items() if key != "overrides"}
-    text = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        path.write_text(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    there = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+    # Taken up again as it is, it is the same run.
+    if not isinstance(there, dict) or {**there, "ckpt_path": None} != {**kept, "ckpt_path": None}:
+        path.write_text(yaml.safe_dump(kept, sort_keys=False, allow_unicode=True), encoding="utf-8")

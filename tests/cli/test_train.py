@@ -232,8 +232,10 @@ def test_a_refused_run_leaves_what_was_there(room: Room, refused: Callable[..., 
     room.error = ConfigError("seed: no.")
     refused()
     assert list(kept.parent.iterdir()) == [kept]
-    refused(f"hydra.run.dir={kept}")
+    before = (kept / "config.yaml").read_text()
+    refused(f"hydra.run.dir={kept}", "memory=none")
     assert (kept / "checkpoints").is_dir()
+    assert (kept / "config.yaml").read_text() == before
 
 
 def test_a_run_that_had_begun_keeps_its_folder(room: Room, refused: Callable[..., str]) -> None:

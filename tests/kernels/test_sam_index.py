@@ -128,27 +128,26 @@ def test_auto_compares_all_rows_until_they_are_many(monkeypatch):
     assert asked == [memory._indexing.fallback]
 
 
+class Same:
+    """Rows of which all have one bucket."""
+
+    memory = np.ones((1, 64, 4), np.float32)
+    live = np.array([5])
+
+
+def same_bucket() -> LSH:
+    return LSH(Layout(slots=64, width=4, heads=1, sparsity=1), 1, torch.zeros(()), tables=2, depth=3)
+
+
 def test_full_buckets_drop_the_oldest():
-    layout = Layout(slots=64, width=4, heads=1, sparsity=1)
-    lsh = LSH(layout, 1, torch.zeros(()), tables=2, depth=3)
-
-    class Same:
-        memory = np.ones((1, 64, 4), np.float32)
-        live = np.array([5])
-
+    lsh = same_bucket()
     lsh.update(Same, torch.arange(5)[None])
     found = lsh.query(torch.ones(1, 1, 4), Same)
     assert set(found[found >= 0].tolist()) == {2, 3, 4}
 
 
 def test_a_row_that_stands_in_a_bucket_drives_none_out():
-    layout = Layout(slots=64, width=4, heads=1, sparsity=1)
-    lsh = LSH(layout, 1, torch.zeros(()), tables=2, depth=3)
-
-    class Same:
-        memory = np.ones((1, 64, 4), np.float32)
-        live = np.array([5])
-
+    lsh = same_bucket()
     for rows in ([0], [1], [1], [1], [1, 2], [2]):
         lsh.update(Same, torch.tensor([rows]))
     found = lsh.query(torch.ones(1, 1, 4), Same)

@@ -144,6 +144,24 @@ def test_a_run_that_goes_on_in_its_own_folder_by_a_relative_path_keeps_its_rows(
     assert yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())["trainer"]["max_steps"] == 9
 
 
+def test_a_run_that_is_taken_up_as_it_was_keeps_its_configuration(tmp_path: Path, settings: Any) -> None:
+    train(settings({"trainer.max_steps": 3}), tmp_path / "a")
+    before = (tmp_path / "a" / "config.yaml").read_text()
+    again = settings({"trainer.max_steps": 3, "ckpt_path": str(tmp_path / "a"), "overrides": ["seed=3"]})
+    train(again, tmp_path / "a")
+    assert (tmp_path / "a" / "config.yaml").read_text() == before
+    train({**again, "trainer": {**again["trainer"], "max_steps": 6}}, tmp_path / "a")
+    kept = yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())
+    assert kept["trainer"]["max_steps"] == 6
+    assert "overrides" not in kept
+
+
+def test_a_limit_that_is_no_number_is_named_when_a_run_goes_on(tmp_path: Path, settings: Any) -> None:
+    train(settings({"trainer.max_steps": 3}), tmp_path / "a")
+    with pytest.raises(MannlabError, match=r"trainer\.max_steps: 'ten' is not a whole number"):
+        train(settings({"trainer.max_steps": "ten", "ckpt_path": str(tmp_path / "a")}), tmp_path / "b")
+
+
 def test_the_time_of_all_attempts_is_counted(tmp_path: Path, settings: Any) -> None:
     train(settings({"trainer.max_steps": 3}), tmp_path / "a")
     path = tmp_path / "a" / "checkpoints" / "last.ckpt"
