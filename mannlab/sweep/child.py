@@ -21,6 +21,7 @@ from typing import Any
 from mannlab import compose, registry
 from mannlab.cli import errors, logs
 from mannlab.errors import ConfigError, MannlabError
+from mannlab.files import read_json
 from mannlab.sweep import jobs
 from mannlab.sweep.record import DONE, Lock
 
@@ -45,7 +46,7 @@ def run(folder: Path) -> int:
         errors.say(f"another process is at work in {folder}; waiting for its end")
         lock.take(wait=True)
     try:
-        summary = jobs.read_json(folder / jobs.SUMMARY)
+        summary = read_json(folder / jobs.SUMMARY)
         if summary.get("status") in DONE:
             more = longer(folder, int(summary.get("steps") or 0))
             errors.say(f"{folder} is finished already; longer, in a folder of its own: {more}")

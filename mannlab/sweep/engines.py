@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mannlab.errors import ConfigError
+from mannlab.files import read_json
 from mannlab.sweep import devices, jobs
 from mannlab.sweep.options import Options
 from mannlab.sweep.record import Job, Lock
@@ -166,7 +167,7 @@ class Adopted(Handle):
     def poll(self) -> int | None:
         if self._lock.held():
             return None
-        status = jobs.read_json(self.folder / jobs.SUMMARY).get("status", "failed")
+        status = read_json(self.folder / jobs.SUMMARY).get("status", "failed")
         return 1 if status == "failed" else 0
 
     def ask(self) -> None:

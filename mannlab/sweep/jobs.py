@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mannlab.cli import errors
+from mannlab.files import read_json
 from mannlab.sweep.record import FAILED, INTERRUPTED, Job
 
 LOG, TRACEBACK, PROGRESS, STOP = "job.log", "traceback.txt", "progress.json", "stop"
@@ -93,15 +94,6 @@ def asked_to_stop(folder: Path) -> str:
         return (folder / STOP).read_text(encoding="utf-8").strip()
     except OSError:
         return ""
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; empty if it is missing or unreadable."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def tail(path: Path, lines: int = TAIL) -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mannlab.errors import MannlabError
+from mannlab.files import read_json
 from mannlab.sweep import jobs
 from mannlab.sweep.engines import Adopted, Engine, Handle
 from mannlab.sweep.live import View
@@ -203,7 +204,7 @@ class Schedule:
     def _listen(self, one: Running) -> None:
         """Take note of what a job says, or of its saying nothing."""
         job = one.job
-        pulse = jobs.read_json(job.folder / jobs.PROGRESS)
+        pulse = read_json(job.folder / jobs.PROGRESS)
         if pulse.get("time", 0) > one.pulse.get("time", 0):
             one.pulse = pulse
             if not one.stopped and self.source.hopeless(job, pulse):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ import torch
 import yaml
 
 from mannlab.contracts import Task
+from mannlab.files import read_json
 from mannlab.model import MANN, assemble
 from mannlab.training.build import instantiate_all
 from mannlab.training.callbacks import (
@@ -205,7 +205,7 @@ class _Run:
         close(self.trainer.loggers if self.trainer else [], self.status)
         if self.trainer is not None and not self.trainer.is_global_zero:
             return summary
-        if self.status == "failed" and not summary["steps"] and _trained(self.run_dir):
+        if self.status == "failed" and not summary["steps"] and read_json(self.run_dir / FILE).get("steps"):
             return summary  # refused where an earlier run lies: its results stay
         try:
             write_json(self.run_dir / FILE, summary)
@@ -263,14 +263,6 @@ def _for_task(config: dict[str, Any], task: Task) -> dict[str, Any]:
         return config
     # A batch that goes on where another ended does not use what the first state is made of.
     return {**config, "trainer": {**trainer, "strategy": "ddp_find_unused_parameters_true"}}
-
-
-def _trained(run_dir: Path) -> bool:
-    """Whether a run in a folder made steps, by its summary."""
-    try:
-        return bool(json.loads((run_dir / FILE).read_text(encoding="utf-8")).get("steps"))
-    except (OSError, ValueError, AttributeError):
-        return False
 
 
 def keep_config(config: Mapping[str, Any], run_dir: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mannlab.errors import ConfigError
+from mannlab.files import read_json
 from mannlab.sweep import clusters, jobs
 from mannlab.sweep.engines import Engine, Handle
 from mannlab.sweep.options import Options
@@ -93,7 +94,7 @@ def test_slurm(children: Children, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     script = (tmp_path / "submitted.script").read_text()
     assert "--partition=fast" in script
     assert "--cpus-per-task=4" in script
-    limits = jobs.read_json(tmp_path / "good" / "summary.json")
+    limits = read_json(tmp_path / "good" / "summary.json")
     assert limits["limits"]["MANNLAB_CORES"] == "4"
     # Lightning would look for SLURM's other tasks.
     assert limits["environment"] == {}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mannlab.files import read_json
 from mannlab.sweep import jobs
 from mannlab.sweep.record import Job
 
@@ -70,7 +71,7 @@ def test_what_an_earlier_attempt_said_is_taken_away(tmp_path: Path) -> None:
     settled(tmp_path, "interrupted", 130, asked="interrupted")
     jobs.fresh(tmp_path)
     assert jobs.asked_to_stop(tmp_path) == ""
-    assert jobs.read_json(tmp_path / jobs.SUMMARY) == {}
+    assert read_json(tmp_path / jobs.SUMMARY) == {}
 
 
 def test_the_command_holds_nothing_but_the_folder() -> None:
