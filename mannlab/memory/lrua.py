@@ -40,6 +40,7 @@ class LRUAInterface(NamedTuple):
     key: Tensor  # [B, R, W], in (-1, 1)
     gate: Tensor  # [B, R], in (0, 1)
     add: Tensor  # [B, R, W], in (-1, 1)
+    strength: Tensor  # [B, R], at least 1
 
 
 @register("memory", "lrua")
@@ -55,7 +56,7 @@ class LRUAMemory(Memory[LRUAState]):
     3. *Write.* The row that is least used is set to zero; then every head adds its word, in proportion to
        its write weights. The word is the head's key, or what ``separate_add`` says.
     4. *Read weights* of a head: softmax over the cosines of its key with the rows as they are now, after
-       the write (there is no strength). Reads are the weighted sums of those rows.
+       the write, times its strength (1 in the paper). Reads are the weighted sums of those rows.
     5. *Usage* is ``decay`` times that of t - 1 plus all read and write weights of t. It only
        chooses rows, so no gradient passes through it.
 
@@ -69,6 +70,9 @@ class LRUAMemory(Memory[LRUAState]):
         read_heads: number of heads; each writes, too.
         decay: how much of the usage is left after a step, between 0 and 1; gamma in the paper.
         separate_add: the controller says the word to write, beside the key; False: the key is written.
+        strength: the controller says how much the cosines count, one number of at least 1 for each head
+            (oneplus, as a DNC's); False: 1, so no row is read more than 7.4 times (e squared) as much as
+            another.
         init: memory before the first step: ``constant`` (1e-6), ``learned`` (one row of parameters per
             slot) or ``random`` (fixed normal noise, drawn once and kept in checkpoints).
 
@@ -87,6 +91,7 @@ class LRUAMemory(Memory[LRUAState]):
         read_heads: int = 4,
         decay: float = 0.99,
         separate_add: bool = False,
+        strength: bool = False,
         init: Literal["constant", "learned", "random"] = "constant",
     ) -> None:
         super().__init__()
@@ -102,9 +107,9 @@ class LRUAMemory(Memory[LRUAState]):
             "It must be between 0 and 1: the part of the usage that is left after a step.",
         )
         self.slots, self.width, self.read_heads = slots, width, read_heads
-        self.decay, self.separate_add = decay, separate_add
+        self.decay, self.separate_add, self.strength = decay, separate_add, strength
         self.read_size = read_heads * width
-        self._fields = [self.read_size, read_heads] + [self.read_size] * separate_add
+        self._fields = [self.read_size, read_heads, self.read_size * separate_add, read_heads * strength]
         self.interface_size = sum(self._fields)
         first_rows(self, init, slots, width)
         self.register_buffer("first_weights", on_first_slot(read_heads, slots), persistent=False)
@@ -116,9 +121,14 @@ class LRUAMemory(Memory[LRUAState]):
 
     def fields(self, interface: Tensor) -> LRUAInterface:
         """Split ``interface[B, I]`` into named fields and apply their activations."""
-        key, gate, *add = interface.split(self._fields, dim=-1)
-        words = [torch.tanh(said).view(-1, self.read_heads, self.width) for said in (key, *add)]
-        return LRUAInterface(words[0], torch.sigmoid(gate), words[-1])
+        key, gate, add, strength = interface.split(self._fields, dim=-1)
+        key, gate = torch.tanh(key).view(-1, self.read_heads, self.width), torch.sigmoid(gate)
+        return LRUAInterface(
+            key,
+            gate,
+            torch.tanh(add).view_as(key) if self.separate_add else key,
+            addressing.oneplus(strength) if self.strength else torch.ones_like(gate),
+        )
 
     @in_full_precision
     def forward(self, interface: Tensor, state: LRUAState) -> tuple[Tensor, LRUAState]:
@@ -128,7 +138,7 @@ class LRUAMemory(Memory[LRUAState]):
         writing = addressing.interpolate(state.reading, indicator.unsqueeze(1), said.gate)
         kept = torch.ones_like(state.usage).scatter(1, least[:, :1], 0.0)
         memory = torch.baddbmm(state.memory * kept.unsqueeze(-1), writing.transpose(1, 2), said.add)
-        reading = torch.softmax(addressing.cosine_similarity(said.key, memory), dim=-1)
+        reading = addressing.content_weights(said.key, memory, said.strength)
         reads = addressing.read(memory, reading)
         written = writing.detach()
         usage = self.decay * state.usage + (reading.detach() + written).sum(1)
@@ -138,7 +148,7 @@ class LRUAMemory(Memory[LRUAState]):
         # Compiles on import.
         from mannlab.kernels.lrua.cell import LRUACell
 
-        cell = LRUACell(*state, fields=self.interface_size, decay=self.decay)
+        cell = LRUACell(*state, fields=self._fields, decay=self.decay)
         return cell, lambda last: LRUAState(*last)
 
     def rows(self, state: LRUAState, slots: Tensor | None = None) -> Tensor:
@@ -149,4 +159,6 @@ class LRUAMemory(Memory[LRUAState]):
 
     def gauges(self, interface: Tensor, state: LRUAState) -> dict[str, Tensor]:
         """How much of what is written goes where the head has just read (the rest: to the least used row)."""
-        return {"write_where_read_gate": self.fields(interface).gate}
+        said = self.fields(interface)
+        strength = {"read_strength": said.strength} if self.strength else {}
+        return {"write_where_read_gate": said.gate, **strength}

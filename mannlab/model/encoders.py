@@ -120,6 +120,22 @@ class FlatEncoder(nn.Module):
 IMAGE_ENCODERS: dict[str, type[ConvEncoder] | type[FlatEncoder]] = {"conv": ConvEncoder, "flat": FlatEncoder}
 
 
+def each_picture(encoder: nn.Module, x: Tensor, valid: Tensor | None) -> Tensor:
+    """``x[B, T, C, H, W]`` through the encoder, ``[B, T, F]``; 0 where ``valid[B, T]`` is.
+
+    A step that is padding has no picture: none is encoded, nor normalised with.
+    """
+    if valid is None:
+        return encoder(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    real = valid.flatten().nonzero().squeeze(1)
+    features = encoder(x.flatten(0, 1)[real])
+    return (
+        features.new_zeros(valid.numel(), features.shape[1])
+        .index_copy(0, real, features)
+        .unflatten(0, valid.shape)
+    )
+
+
 class StreamEncoder(nn.Module):
     """All channels of a stream, encoded and laid side by side: to ``[B, T, output_size]``.
 
@@ -165,12 +181,12 @@ class StreamEncoder(nn.Module):
                 self.layers[name] = encoder
                 self.output_size += encoder.output_size
 
-    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+    def forward(self, inputs: dict[str, Tensor], valid: Tensor | None = None) -> Tensor:
         parts = []
         for name, channel in self.channels.items():
             x = inputs[name]
             if isinstance(channel, Image):
-                x = self.layers[name](x.flatten(0, 1)).unflatten(0, x.shape[:2])
+                x = each_picture(self.layers[name], x, valid)
             elif isinstance(channel, Token):
                 x = self.layers[name](x)
                 x = x if self.scale == 1 else x * self.scale

@@ -189,7 +189,7 @@ class MANN(nn.Module):
         trace: Trace | Watch | None = None,
     ) -> tuple[Tensor, RunState]:
         """As :meth:`forward`, and the last state, so that a stream can be continued."""
-        x = self.drop(self.encoder(inputs))
+        x = self.drop(self.encoder(inputs, valid))
         if state is None:
             state = self.init_state(x.shape[0], x)
         hidden, reads, state = self._all_steps(x, state, valid, watching(trace))
@@ -206,7 +206,7 @@ class MANN(nn.Module):
         Returns:
             ``[S, size]`` for bits, ``[S, groups, count]`` for classes.
         """
-        x = self.drop(self.encoder(inputs))
+        x = self.drop(self.encoder(inputs, valid))
         state = self.init_state(x.shape[0], x)
         if self.stepwise:
             hidden, reads, _ = self._all_steps(x, state, valid)

@@ -25,6 +25,7 @@ def naive_sequence(memory: LRUAMemory, interface: torch.Tensor, state: LRUAState
             said.key,
             said.gate,
             said.add,
+            said.strength,
             memory.decay,
             addressing.NORM_EPSILON,
         )
@@ -44,17 +45,15 @@ def make(dtype: torch.dtype = torch.float64, init: str = "random", **options) ->
     steps=st.integers(1, 5),
     slots=st.integers(1, 7),
     width=st.integers(1, 5),
-    separate_add=st.booleans(),
+    said=st.fixed_dictionaries({"separate_add": st.booleans(), "strength": st.booleans()}),
     init=st.sampled_from(["learned", "random"]),
     data=st.data(),
 )
-def test_outputs_state_and_gradients_equal_the_definition(
-    batch, steps, slots, width, separate_add, init, data
-):
+def test_outputs_state_and_gradients_equal_the_definition(batch, steps, slots, width, said, init, data):
     heads = data.draw(st.integers(1, min(3, slots)))
     decay = data.draw(st.sampled_from([0.0, 0.5, 0.99, 1.0]))
     sizes = {"slots": slots, "width": width, "read_heads": heads}
-    memory = make(init=init, decay=decay, separate_add=separate_add, **sizes)
+    memory = make(init=init, decay=decay, **said, **sizes)
     torch.manual_seed(data.draw(st.integers(0, 99)))
     interface = torch.randn(batch, steps, memory.interface_size, dtype=torch.float64, requires_grad=True)
     inputs = [interface, *memory.parameters()]
@@ -73,8 +72,9 @@ def test_outputs_state_and_gradients_equal_the_definition(
 
 
 @pytest.mark.parametrize("separate_add", [False, True])
-def test_gradcheck(separate_add):
-    memory = make(slots=5, width=3, read_heads=2, separate_add=separate_add)
+@pytest.mark.parametrize("strength", [False, True])
+def test_gradcheck(separate_add, strength):
+    memory = make(slots=5, width=3, read_heads=2, separate_add=separate_add, strength=strength)
     interface = torch.randn(2, 3, memory.interface_size, dtype=torch.float64, requires_grad=True)
 
     def run(x):
@@ -146,6 +146,20 @@ def test_what_was_written_is_the_key_unless_a_word_is_said():
     _, second = two(spoken(two, key, -50.0, add), two.init_state(1))
     torch.testing.assert_close(first.memory[0, 1], key)
     torch.testing.assert_close(second.memory[0, 1], add)
+
+
+def test_a_strength_sharpens_what_is_read():
+    key = torch.tensor([0.3, -0.2], dtype=torch.float64)
+    memory = make(torch.float64, slots=5, width=2, read_heads=1, strength=True)
+    read = []
+    for said in (-50.0, 20.0):
+        strength = torch.tensor([[said]], dtype=torch.float64)
+        _, state = memory(torch.cat([spoken(memory, key, -50.0), strength], -1), memory.init_state(1))
+        read.append(state.reading.max().item())
+    plain = make(torch.float64, slots=5, width=2, read_heads=1)
+    _, state = plain(spoken(plain, key, -50.0), plain.init_state(1))
+    assert read[0] == pytest.approx(state.reading.max().item())
+    assert read[1] > 2 * read[0]
 
 
 def test_no_gradient_through_usage():

@@ -75,6 +75,25 @@ def test_gradients_pass_through_the_statistics_of_a_batch():
     assert grad.abs().max() < 1e-4  # the sum of squares is what it is, whatever the features
 
 
+def test_padding_is_neither_encoded_nor_normalised_with():
+    torch.manual_seed(0)
+    encoder = StreamEncoder(StreamSpec({"image": Image(8, 8, 1, "conv")}, Classes(2)))
+    pictures = torch.rand(2, 3, 1, 8, 8)
+    valid = torch.tensor([[1, 1, 1], [1, 0, 0]])
+    kept, changed = pictures.clone(), pictures.clone()
+    changed[1, 1:] = 7
+    seen: list[int] = []
+    encoder.layers["image"].register_forward_hook(lambda _, given, out: seen.append(len(out)))
+    one, other = (encoder({"image": each}, valid) for each in (kept, changed))
+    assert seen == [4, 4]
+    torch.testing.assert_close(one, other)
+    assert (one[1, 1:] == 0).all()
+    real = one[valid.bool()]
+    torch.testing.assert_close(real.mean(0), torch.zeros(real.shape[1]), atol=1e-5, rtol=0)
+    encoder.eval()
+    torch.testing.assert_close(encoder({"image": kept}, valid)[0], encoder({"image": kept})[0])
+
+
 def test_pictures_of_strokes_point_different_ways():
     torch.manual_seed(0)
     encoder = ConvEncoder(Image(20, 20))

@@ -18,7 +18,7 @@ class LRUACell(RowsCell):
         reading: the initial read weights, ``[B, R, N]``.
         writing: the initial write weights, ``[B, R, N]``.
         usage: the initial one, ``[B, N]``.
-        fields: I, width of the interface.
+        fields: widths of what the interface says: key, gate, word and strength; 0 for what it does not.
         decay: of the usage.
     """
 
@@ -26,10 +26,20 @@ class LRUACell(RowsCell):
     compiled_forward, compiled_backward = compiled.forward, compiled.backward
 
     def __init__(
-        self, memory: Tensor, reading: Tensor, writing: Tensor, usage: Tensor, *, fields: int, decay: float
+        self,
+        memory: Tensor,
+        reading: Tensor,
+        writing: Tensor,
+        usage: Tensor,
+        *,
+        fields: Sequence[int],
+        decay: float,
     ) -> None:
-        super().__init__((memory, reading, writing, usage), float(decay))
-        self.fields = fields
+        key, gate, word, strength = fields
+        at_word = key + gate if word else 0
+        at_strength = key + gate + word if strength else 0
+        super().__init__((memory, reading, writing, usage), float(decay), at_word, at_strength)
+        self.fields = sum(fields)
 
     def sizes(self, state: Sequence[Tensor]) -> tuple[int, dict[str, tuple[int, ...]], int]:
         (_, slots, width), heads = state[0].shape, state[1].shape[1]

@@ -1,8 +1,9 @@
 """A step with least recently used access for CPUs, compiled by numba, with its backward pass by hand.
 
 The equations are those of ``naive.py``. Arrays are whole histories, time first; see ``fused/rows.py``. Rows
-of a memory lie as ``[W, N]``. What the controller says is ``key[R W]``, ``gate[R]`` and, if a word of its own
-is written, ``add[R W]``.
+of a memory lie as ``[W, N]``. What the controller says is ``key[R W]``, ``gate[R]`` and, from ``at_add`` and
+``at_strength`` on, ``add[R W]`` and ``strength[R]``. These are 0 where there is none: the key is written, or
+strengths are 1.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -11,7 +12,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from mannlab.kernels.elementary import each_sigmoid, each_tanh, through_sigmoid, through_tanh
+from mannlab.kernels.elementary import (
+    each_sigmoid,
+    each_softplus,
+    each_tanh,
+    exp,
+    through_sigmoid,
+    through_tanh,
+)
 from mannlab.kernels.ntm.constants import NORM_EPSILON
 from mannlab.kernels.vectors import combine, compare, copy, dot, inverse_norm, jit, products, soften
 
@@ -48,7 +56,24 @@ def transposed(flat, out):
 
 @jit
 def forward(
-    low, high, t, i, j, k, valid, said, memory, reading, writing, usage, similar, scales, reads, decay
+    low,
+    high,
+    t,
+    i,
+    j,
+    k,
+    valid,
+    said,
+    memory,
+    reading,
+    writing,
+    usage,
+    similar,
+    scales,
+    reads,
+    decay,
+    at_add,
+    at_strength,
 ):
     """Step ``t`` of the batch rows from ``low`` to ``high``.
 
@@ -59,7 +84,6 @@ def forward(
     number = memory.dtype.type
     zero, one, epsilon, kept_part = number(0), number(1), number(NORM_EPSILON), number(decay)
     at_gate = heads * width
-    at_add = at_gate + heads if said.shape[2] > at_gate + heads else 0
     indicator = np.empty(slots, memory.dtype)
     words = np.empty((width, heads), memory.dtype)
     for b in range(low, high):
@@ -74,7 +98,12 @@ def forward(
             continue
         each_tanh(fields[:at_gate])
         each_sigmoid(fields[at_gate : at_gate + heads])
-        each_tanh(fields[at_gate + heads :])
+        if at_add > 0:
+            each_tanh(fields[at_add : at_add + at_gate])
+        if at_strength > 0:
+            each_softplus(fields[at_strength:])
+            for n in range(at_strength, at_strength + heads):
+                fields[n] += one
         first = least_used(usage[j, b], heads, indicator)
         copy(usage[j, b], used)
         for n in range(slots):
@@ -96,7 +125,9 @@ def forward(
             size = inverse_norm(fields[h * width : (h + 1) * width], epsilon)
             for n in range(slots):
                 cosines[n] *= size * scale[n]
-            copy(cosines, focus)
+            strength = fields[at_strength + h] if at_strength > 0 else one
+            for n in range(slots):
+                focus[n] = strength * cosines[n]
             soften(focus)
             for n in range(slots):
                 used[n] += focus[n] + written[n]
@@ -121,6 +152,8 @@ def backward(
     on_reads,
     on_said,
     decay,
+    at_add,
+    at_strength,
 ):
     """Backward through step ``t``: ``on_memory[B, W, N]`` and ``on_reading[B, R, N]`` in place, from those of
     the states after the step to those before it. ``on_reads[B, R W]``: of the step's reads; for a padded step
@@ -128,9 +161,8 @@ def backward(
     """
     width, slots, heads = memory.shape[2], memory.shape[3], reading.shape[2]
     number = memory.dtype.type
-    zero, epsilon = number(0), number(NORM_EPSILON)
+    zero, one, epsilon = number(0), number(1), number(NORM_EPSILON)
     at_gate = heads * width
-    at_add = at_gate + heads if said.shape[2] > at_gate + heads else 0
     indicator = np.empty(slots, memory.dtype)
     on_scale = np.empty(slots, memory.dtype)
     # Of a row's gradient, the parts that come from reads and from cosines: vectors, and factors for each w.
@@ -156,6 +188,12 @@ def backward(
             on_size = zero
             for n in range(slots):
                 slope[n] = focus[n] * (slope[n] - mean)
+            if at_strength > 0:
+                strength = fields[at_strength + h]
+                # Through oneplus, of which this is what came out.
+                on_fields[at_strength + h] = dot(slope, cosines) * (one - exp(one - strength))
+                for n in range(slots):
+                    slope[n] *= strength
             for n in range(slots):
                 product = slope[n] * cosines[n]
                 on_size += product
@@ -202,4 +240,5 @@ def backward(
             on_after[w, first] = zero
         through_tanh(fields[:at_gate], on_fields[:at_gate])
         through_sigmoid(fields[at_gate : at_gate + heads], on_fields[at_gate : at_gate + heads])
-        through_tanh(fields[at_gate + heads :], on_fields[at_gate + heads :])
+        if at_add > 0:
+            through_tanh(fields[at_add : at_add + at_gate], on_fields[at_add : at_add + at_gate])

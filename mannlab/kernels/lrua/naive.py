@@ -24,6 +24,7 @@ def naive_step(
     key: Tensor,
     gate: Tensor,
     add: Tensor,
+    strength: Tensor,
     decay: float,
     epsilon: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -36,6 +37,7 @@ def naive_step(
         key: ``[B, R, W]``.
         gate: the sigmoid of alpha, ``[B, R]``.
         add: what is written, ``[B, R, W]``: the key itself in the paper.
+        strength: what a cosine is multiplied by, ``[B, R]``: 1 in the paper.
         decay: gamma.
         epsilon: see :func:`mannlab.kernels.ntm.naive.cosine`.
 
@@ -59,7 +61,8 @@ def naive_step(
             rows.append(kept)
         read, weights = [], []
         for h in range(heads):
-            scores = torch.stack([cosine(key[b, h], rows[i], epsilon) for i in range(slots)]).exp()
+            cosines = [cosine(key[b, h], rows[i], epsilon) for i in range(slots)]
+            scores = (strength[b, h] * torch.stack(cosines)).exp()
             weights.append(scores / scores.sum())
             read.append(torch.stack([weights[h][i] * rows[i] for i in range(slots)]).sum(0))
         used = []

@@ -95,16 +95,16 @@ def test_equals_step_by_step(controller, layers, batch, steps, slots, width, hea
     steps=st.integers(1, 5),
     slots=st.integers(1, 9),
     width=st.integers(1, 6),
-    separate_add=st.booleans(),
+    said=st.fixed_dictionaries({"separate_add": st.booleans(), "strength": st.booleans()}),
     padded=st.booleans(),
     data=st.data(),
 )
 def test_least_recently_used_access_equals_step_by_step(
-    controller, batch, steps, slots, width, separate_add, padded, data
+    controller, batch, steps, slots, width, said, padded, data
 ):
     sizes = {"slots": slots, "width": width, "read_heads": data.draw(st.integers(1, min(6, slots)))}
     decay = data.draw(st.sampled_from([0.0, 0.7, 1.0]))
-    model = make(controller, name="lrua", separate_add=separate_add, decay=decay, **sizes)
+    model = make(controller, name="lrua", decay=decay, **said, **sizes)
     torch.manual_seed(data.draw(st.integers(0, 99)))
     x, valid = draw(batch, steps, padded)
     slow, fast = (results(model, backend, x, valid) for backend in ("eager", "fused"))
