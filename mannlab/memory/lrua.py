@@ -158,7 +158,10 @@ class LRUAMemory(Memory[LRUAState]):
         return {"read weights": state.reading, "write weights": state.writing}
 
     def gauges(self, interface: Tensor, state: LRUAState) -> dict[str, Tensor]:
-        """How much of what is written goes where the head has just read (the rest: to the least used row)."""
+        """How much of what is written goes where the head has just read (the rest: to the least used row).
+
+        And the strength of reads, where there is one.
+        """
         said = self.fields(interface)
         strength = {"read_strength": said.strength} if self.strength else {}
         return {"write_where_read_gate": said.gate, **strength}
