@@ -39,6 +39,8 @@ def check_memory(memory: str | type, **settings: Any) -> None:
         size = getattr(module, name, None)
         assert isinstance(size, int), f"set self.{name} to an int in __init__ (it is {size!r})"
         assert size >= 0, f"self.{name} must not be negative (it is {size})"
+    unknown = module.resizable - options(type(module)).keys()
+    assert not unknown, f"resizable names what is no option: {', '.join(sorted(unknown))}"
     _check_recurrence(module, module.interface_size, module.read_size)
     if not module.stateful:
         _check_stateless(module)

@@ -58,6 +58,8 @@ class Memory(nn.Module, ABC, Generic[State]):
         observing: False while an evaluation runs steps that are not to be counted.
         reorderable: False if there is no :meth:`reorder`.
         slot_a_step: True if slots, as :meth:`trace_sequence` counts them, are the steps that wrote them.
+        resizable: names of the options that say how much it holds; a run may go on with others while its
+            weights fit.
     """
 
     interface_size: int
@@ -68,6 +70,7 @@ class Memory(nn.Module, ABC, Generic[State]):
     observing: bool = True
     reorderable: ClassVar[bool] = True
     slot_a_step: ClassVar[bool] = False
+    resizable: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def init_state(self, batch: int) -> State:

@@ -33,6 +33,7 @@ class InPlaceMemory(Memory[InPlaceState]):
     """
 
     reorderable = False
+    resizable = frozenset({"slots"})
     first_memory: Tensor | None
     _like: Tensor
 

@@ -56,6 +56,7 @@ class DNCMemory(Memory[DNCState]):
         ConfigError: a size below 1, or sharpness without links.
     """
 
+    resizable = frozenset({"slots"})
     first_memory: Tensor
     off_diagonal: Tensor
 

@@ -80,6 +80,7 @@ class LRUAMemory(Memory[LRUAState]):
         ConfigError: a size below 1, more heads than slots, or a decay outside [0, 1].
     """
 
+    resizable = frozenset({"slots"})
     first_memory: Tensor
     first_weights: Tensor
 

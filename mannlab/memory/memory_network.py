@@ -70,6 +70,7 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
 
     feeds_back = False
     slot_a_step = True
+    resizable = frozenset({"slots"})
     phase: Tensor
     lowest: Tensor
     waited: Tensor

@@ -216,33 +216,44 @@ _MEANS = ("model.backend", "model.checkpoint_every")
 
 def check_same(
     saved: Mapping[str, Any], wanted: Mapping[str, Any], path: Path, groups: tuple[str, ...]
-) -> None:
+) -> dict[str, tuple[str, str]]:
     """Refuse to resume what is another experiment; what is tested at its end may be another.
 
+    Returns:
+        How much its memory holds, where that is another (see ``Memory.resizable``): weights may not fit.
+
     Raises:
-        CheckpointError: some keys of ``groups`` differ; the message names them with both values.
+        CheckpointError: other keys of ``groups`` differ; the message names them with both values.
     """
-    lines = differences(saved, wanted, groups)
-    if lines:
+    changes = differences(saved, wanted, groups)
+    resized = {key: changes.pop(key) for key in _declared("memory", "resizable", wanted) & changes.keys()}
+    if changes:
         raise CheckpointError(
-            f"{path} is of another configuration:\n" + "\n".join(lines),
+            f"{path} is of another configuration:\n{_lines(changes)}",
             "Set these keys as in the checkpoint, or leave ckpt_path out to start from scratch.",
         )
+    return resized
 
 
-def differences(saved: Mapping[str, Any], wanted: Mapping[str, Any], groups: tuple[str, ...]) -> list[str]:
-    """A line for each option of ``groups`` that is another one in a checkpoint, but those that train nothing.
+def differences(
+    saved: Mapping[str, Any], wanted: Mapping[str, Any], groups: tuple[str, ...]
+) -> dict[str, tuple[str, str]]:
+    """Each option of ``groups`` that is another in a checkpoint, with both, but those that train nothing.
 
     What one of them does not set has its default there: options come to exist, and checkpoints stay.
     """
     old = flat({group: _with_defaults(group, saved) for group in groups})
     new = flat({group: _with_defaults(group, wanted) for group in groups})
     missing = object()
-    return [
-        f"  {key}: {_say(old, key)} in the checkpoint, {_say(new, key)} here"
-        for key in sorted((old.keys() | new.keys()) - set(_MEANS) - _tested(wanted))
+    return {
+        key: (_say(old, key), _say(new, key))
+        for key in sorted((old.keys() | new.keys()) - set(_MEANS) - _declared("task", "tested", wanted))
         if old.get(key, missing) != new.get(key, missing)
-    ]
+    }
+
+
+def _lines(changes: Mapping[str, tuple[str, str]]) -> str:
+    return "\n".join(f"  {key}: {old} in the checkpoint, {new} here" for key, (old, new) in changes.items())
 
 
 def _component(group: str, config: Mapping[str, Any]) -> type | None:
@@ -260,10 +271,10 @@ def _with_defaults(group: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return {**(registry.defaults(cls) if cls else {}), **(config.get(group) or {})}
 
 
-def _tested(config: Mapping[str, Any]) -> frozenset[str]:
-    """The options of a configuration's task that only say what is tested."""
-    cls = _component("task", config)
-    return frozenset(f"task.{key}" for key in cls.tested) if cls and issubclass(cls, Task) else frozenset()
+def _declared(group: str, attribute: str, config: Mapping[str, Any]) -> frozenset[str]:
+    """The options of a configuration's task or memory that its class names in an attribute, in full."""
+    names: frozenset[str] = getattr(_component(group, config), attribute, frozenset())
+    return frozenset(f"{group}.{name}" for name in names)
 
 
 def _say(tree: Mapping[str, Any], key: str) -> str:
@@ -276,7 +287,17 @@ def load_weights(
     path: Path,
     config: Mapping[str, Any] | None = None,
 ) -> None:
-    """Put a checkpoint's weights into a model, every one of them.
+    """Put a checkpoint's weights into a model, every one of them; see :func:`check_weights`."""
+    model.load_state_dict(check_weights(model, checkpoint, path, config))
+
+
+def check_weights(
+    model: torch.nn.Module,
+    checkpoint: Mapping[str, Any],
+    path: Path,
+    config: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The weights that a checkpoint has for a model, which they fit.
 
     Args:
         model: built by ``config``.
@@ -297,10 +318,10 @@ def load_weights(
         for key in sorted(weights.keys() | own.keys())
         if key not in weights or key not in own or weights[key].shape != own[key].shape
     ]
-    changed = differences(checkpoint["hyper_parameters"], config, IDENTITY) if lines and config else []
+    changed = differences(checkpoint["hyper_parameters"], config, IDENTITY) if lines and config else {}
     if changed:
         raise CheckpointError(
-            f"{path} was trained with other options, and its weights do not fit:\n" + "\n".join(changed),
+            f"{path} was trained with other options, and its weights do not fit:\n{_lines(changed)}",
             "Leave alone what weights depend on: sizes of the memory, the controller and the task's symbols.",
         )
     if lines:
@@ -309,7 +330,7 @@ def load_weights(
             f"{path} does not fit this model:\n" + "\n".join(lines[:12]) + more,
             "Build it with the options that the run was trained with (its config.yaml).",
         )
-    model.load_state_dict(weights)
+    return weights
 
 
 def check_data(checkpoint: Mapping[str, Any], task: Task, path: Path) -> None:

@@ -93,6 +93,7 @@ class MannModule(LightningModule):
         texts: what tasks have to say of the last evaluation, by name (see ``Task.examine``).
         tuning: how this run steps; goes into checkpoints.
         retuned: in what that differs from the run that is resumed.
+        resized: its memory holds more, or less, than that of the run that is resumed: states do not fit.
         began: when the run did, on the monotonic clock, as if it had not been interrupted.
     """
 
@@ -100,6 +101,7 @@ class MannModule(LightningModule):
         super().__init__()
         self.tuning = tuning(config)
         self.retuned = Retuned(None, self.tuning)
+        self.resized = False
         self.began = time.monotonic()
         self.model, self.task = model, task
         self._optimizer, self._scheduler = config["optimizer"], config.get("scheduler")
@@ -363,7 +365,7 @@ class MannModule(LightningModule):
         check_data(checkpoint, self.task, Path("The checkpoint"))
         self.retuned.leave_out(checkpoint)
         self._random = checkpoint.get("random")
-        self._saved_state = checkpoint.get("carried")
+        self._saved_state = None if self.resized else checkpoint.get("carried")
 
     def on_train_start(self) -> None:
         if self.model.stepwise and self.trainer.is_global_zero:

@@ -31,6 +31,7 @@ from mannlab.training.checkpoints import (
     WriteError,
     check_left,
     check_same,
+    check_weights,
     load_weights,
     of_run,
     read_checkpoint,
@@ -116,14 +117,18 @@ class _Run:
         self.model, self.task = assemble(self.config)
         self.resumed = resolve(self.config.get("ckpt_path"), self.run_dir)
         before = None
+        resized: dict[str, tuple[str, str]] = {}
         if self.resumed is not None:
             saved = read_checkpoint(self.resumed)
             before = saved.get("tuning") or read_config(self.resumed)
             self.began -= float(saved.get("seconds", 0))
-            check_same(saved["hyper_parameters"], self.config, self.resumed, IDENTITY)
+            resized = check_same(saved["hyper_parameters"], self.config, self.resumed, IDENTITY)
+            if resized:
+                check_weights(self.model, saved, self.resumed, self.config)
             step = int(saved.get("global_step", 0))
         self.module = MannModule(self.model, self.task, self.config | {"version": versions()["mannlab"]})
         self.module.retuned = Retuned(before, self.module.tuning)
+        self.module.resized = bool(resized)
         self.module.began = self.began
         self.data = make_data(self.task, self.config)
         self.callbacks = [*instantiate_all(self.config.get("callbacks"), "callbacks"), *self.also]
@@ -148,6 +153,8 @@ class _Run:
             self._log_start()
             if self.resumed is not None:
                 log.info("Goes on from %s at step %d.", self.resumed, step)
+                for key, (old, new) in resized.items():
+                    log.info("goes on with %s=%s (before: %s)", key, new, old)
 
     def _log_start(self) -> None:
         command = repeat_command(self.config) or "started from Python"

@@ -81,6 +81,16 @@ def test_a_resumed_run_goes_on_with_the_state(tmp_path: Path, settings: Any, mem
         assert torch.equal(weight, second["state_dict"][name]), name
 
 
+@pytest.mark.usefixtures("silent")
+def test_a_memory_of_another_size_begins_anew(tmp_path: Path, settings: Any) -> None:
+    base = {"task": TASK, "memory": {"name": "lrua", "slots": 6}, "trainer.limit_val_batches": 2}
+    train(settings({**base, "trainer.max_steps": 2}), tmp_path / "first")
+    more = {**base, "memory.slots": 9, "trainer.max_steps": 4, "ckpt_path": str(tmp_path / "first")}
+    train(settings(more), tmp_path / "second")
+    saved = read_checkpoint(tmp_path / "second" / "checkpoints" / "last.ckpt")["carried"][0]
+    assert (9, 40) in {tuple(leaf.shape[1:]) for leaf in saved}
+
+
 def test_what_does_not_fit_begins_anew(caplog: pytest.LogCaptureFixture) -> None:
     model = model_for("lstm", "dense")
     carried, other = Carried(), Carried()

@@ -143,12 +143,12 @@ def test_last_is_the_newest_sibling(tmp_path: Path) -> None:
 
 
 def test_other_configurations_are_named_by_key_and_value() -> None:
-    saved = {"memory": {"name": "dense", "slots": 8}, "task": {"name": "copy"}}
-    check_same(saved, {**saved, "optimizer": 1}, Path("x"), ("memory", "task"))
-    wanted = {"memory": {"name": "dense", "slots": 9, "width": 2}, "task": {"name": "copy"}}
+    saved = {"memory": {"name": "dense", "read_heads": 1}, "task": {"name": "copy"}}
+    assert not check_same(saved, {**saved, "optimizer": 1}, Path("x"), ("memory", "task"))
+    wanted = {"memory": {"name": "dense", "read_heads": 2, "width": 2}, "task": {"name": "copy"}}
     with pytest.raises(CheckpointError) as caught:
         check_same(saved, wanted, Path("x"), ("memory", "task"))
-    assert "memory.slots: 8 in the checkpoint, 9 here" in str(caught.value)
+    assert "memory.read_heads: 1 in the checkpoint, 2 here" in str(caught.value)
     assert "memory.width: 20 in the checkpoint, 2 here" in str(caught.value)
     assert "task" not in caught.value.what
     with pytest.raises(CheckpointError, match=r"memory.rows: 9 in the checkpoint, \(not set\) here"):
@@ -169,6 +169,36 @@ def test_options_younger_than_the_checkpoint_had_their_defaults() -> None:
         check_same(saved, {**saved, "model": {"interface": "direct"}}, Path("x"), IDENTITY)
     # What nothing here has the name of has no defaults.
     check_same({"memory": {"name": "gone"}}, {"memory": {"name": "gone"}}, Path("x"), IDENTITY)
+
+
+def test_a_run_may_go_on_with_another_number_of_slots() -> None:
+    saved = {"memory": {"name": "dnc", "slots": 8, "width": 4}}
+    wanted = {"memory": {"name": "dnc", "slots": 9, "width": 4}}
+    assert check_same(saved, wanted, Path("x"), IDENTITY) == {"memory.slots": ("8", "9")}
+    with pytest.raises(CheckpointError, match=r"memory\.width") as caught:
+        check_same(saved, {"memory": {"name": "dnc", "slots": 9, "width": 5}}, Path("x"), IDENTITY)
+    assert "slots" not in caught.value.what
+    # A table's rows are learned.
+    with pytest.raises(CheckpointError, match=r"memory\.slots: 16384 in the checkpoint, 100 here"):
+        check_same(
+            {"memory": {"name": "product_key", "slots": 16384}},
+            {"memory": {"name": "product_key", "slots": 100}},
+            Path("x"),
+            IDENTITY,
+        )
+
+
+def test_no_weight_depends_on_how_much_a_memory_holds() -> None:
+    for name in registry.names("memory"):
+        memory = registry.get("memory", name)
+        # Times are learned, one for each slot.
+        besides = {"temporal": False} if name == "memory_network" else {}
+        sizes = [
+            {key: value.shape for key, value in memory(slots=slots, **besides).state_dict().items()}
+            for slots in (16, 36)
+            if "slots" in memory.resizable
+        ]
+        assert sizes[1:] == sizes[:1], name
 
 
 def test_a_run_may_go_on_to_be_tested_otherwise() -> None:

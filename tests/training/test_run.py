@@ -13,6 +13,7 @@ from mannlab.errors import CheckpointError, ConfigError, MannlabError
 from mannlab.training.checkpoints import read_checkpoint
 from mannlab.training.module import MannModule
 from mannlab.training.run import train
+from mannlab.training.saved import load
 
 pytestmark = pytest.mark.usefixtures("silent")
 
@@ -119,6 +120,23 @@ def test_resuming_says_where_and_whether_anything_is_left(
     assert f"Goes on from {tmp_path / 'a' / 'checkpoints' / 'last.ckpt'} at step 3." in caplog.text
     with pytest.raises(CheckpointError, match=r"step 3, and trainer\.max_steps=2: nothing is left to train"):
         train(settings({"ckpt_path": str(tmp_path / "a"), "trainer.max_steps": 2}), tmp_path / "c")
+
+
+def test_a_run_goes_on_with_more_slots(
+    tmp_path: Path, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = {"memory.name": "lrua", "trainer.max_steps": 3}
+    train(settings(few), tmp_path / "a")
+    more = {**few, "memory.slots": 24, "trainer.max_steps": 5, "ckpt_path": str(tmp_path / "a")}
+    with caplog.at_level("INFO"):
+        train(settings(more), tmp_path / "b")
+    assert "goes on with memory.slots=24 (before: 8)" in caplog.text
+    assert last(tmp_path / "b")["hyper_parameters"]["memory"]["slots"] == 24
+    assert load(tmp_path / "b").model.memory.slots == 24
+    # What is learned of each row has no weights for new ones.
+    train(settings({**few, "memory.init": "learned"}), tmp_path / "c")
+    with pytest.raises(CheckpointError, match=r"do not fit:\n  memory\.slots: 8 in the checkpoint, 24"):
+        train(settings({**more, "memory.init": "learned", "ckpt_path": str(tmp_path / "c")}), tmp_path / "d")
 
 
 def test_what_is_refused_in_a_run_s_own_folder_leaves_it_as_it_was(tmp_path: Path, settings: Any) -> None:

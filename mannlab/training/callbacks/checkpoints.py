@@ -43,7 +43,9 @@ class Checkpoints(Checkpoint):
         if self._resumed is None or self.best_value is None:
             return
         earlier = self._resumed.parent / "best.ckpt"
-        if earlier.is_file() and int(read_checkpoint(earlier)["global_step"]) == self.best_step:
+        # What another memory has reached is not this one's best.
+        mine = earlier.is_file() and not pl_module.resized
+        if mine and int(read_checkpoint(earlier)["global_step"]) == self.best_step:
             if trainer.is_global_zero:
                 replace_file(
                     self._path(trainer, "best"), lambda temporary: shutil.copyfile(earlier, temporary)
