@@ -22,6 +22,11 @@ def tuning(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {kind: copy.deepcopy(dict(config.get(kind) or {})) for kind in KINDS}
 
 
+def say(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    """A line that names options with what they are and were, ``{"optimizer.lr": (before, now)}``."""
+    return "goes on with " + ", ".join(f"{key}={now} (before: {old})" for key, (old, now) in changes.items())
+
+
 class Retuned:
     """Lets what a resumed run is given now win over what its checkpoint restores.
 
@@ -91,8 +96,7 @@ class Retuned:
                 warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)`")
                 for _ in range(steps):
                     scheduler.step()
-        said = ", ".join(f"{key}={now} (before: {before})" for key, (before, now) in self.changes.items())
-        return f"goes on with {said}{'; the optimizer begins without a history' if self._replaced else ''}"
+        return say(self.changes) + ("; the optimizer begins without a history" if self._replaced else "")
 
 
 def _options(group: Mapping[str, Any]) -> dict[str, Any]:

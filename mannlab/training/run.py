@@ -43,7 +43,7 @@ from mannlab.training.environment import quiet, seed_everything, set_threads
 from mannlab.training.generalisation import sizes
 from mannlab.training.loggers import Table, TensorBoard, close
 from mannlab.training.module import MannModule
-from mannlab.training.retuned import Retuned
+from mannlab.training.retuned import Retuned, say
 from mannlab.training.summary import (
     FILE,
     FILE_ONLY,
@@ -153,8 +153,8 @@ class _Run:
             self._log_start()
             if self.resumed is not None:
                 log.info("Goes on from %s at step %d.", self.resumed, step)
-                for key, (old, new) in resized.items():
-                    log.info("goes on with %s=%s (before: %s)", key, new, old)
+                if resized:
+                    log.info("%s", say(resized))
 
     def _log_start(self) -> None:
         command = repeat_command(self.config) or "started from Python"
