@@ -14,6 +14,7 @@ from mannlab.kernels.placed import placed_sum
 TOKEN_WIDTH = 64
 CONV_CHANNELS = 32
 CONV_OUTPUT = 64
+CHUNK = 3 * 2**14  # pixels that a convolutional net takes in at once on a CPU
 
 
 class BagEncoder(nn.Module):
@@ -81,6 +82,9 @@ class ConvEncoder(nn.Module):
     three, then a linear layer, normalised: pictures of strokes share most of their pixels, and unless their
     features are centred, any two of them point the same way (cosine 0.91), which leaves nothing to a memory
     that is addressed by cosine.
+
+    On a CPU a few pictures go through all blocks before the next do: what lies between two layers then stays
+    in the cache, and in memory that the process has had before.
     """
 
     def __init__(self, spec: Image) -> None:
@@ -101,9 +105,13 @@ class ConvEncoder(nn.Module):
         # Channels last: group norm and pooling run over neighbours in memory.
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
         self.output_size = CONV_OUTPUT
+        self.chunk = max(1, CHUNK // (spec.height * spec.width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x.contiguous(memory_format=torch.channels_last))
+        x = x.contiguous(memory_format=torch.channels_last)
+        each, norm = self.layers[:-1], self.layers[-1]
+        chunks = x.split(self.chunk) if x.device.type == "cpu" else [x]
+        return norm(torch.cat([each(chunk) for chunk in chunks]))
 
 
 class FlatEncoder(nn.Module):

@@ -94,6 +94,24 @@ def test_padding_is_neither_encoded_nor_normalised_with():
     torch.testing.assert_close(encoder({"image": kept}, valid)[0], encoder({"image": kept})[0])
 
 
+@pytest.mark.parametrize("count", [1, 4, 11])
+def test_a_few_pictures_at_a_time_make_the_same_features_and_gradients(count):
+    torch.manual_seed(0)
+    encoder = ConvEncoder(Image(12, 12, 1, "conv")).double()
+    x = torch.randn(count, 1, 12, 12, dtype=torch.float64)
+    weights = torch.randn(count, encoder.output_size, dtype=torch.float64)
+
+    def results():
+        encoder.zero_grad()
+        features = encoder(x)
+        (features * weights).sum().backward()
+        return [features.detach(), *(parameter.grad for parameter in encoder.parameters())]
+
+    whole = results()
+    encoder.chunk = 4
+    torch.testing.assert_close(results(), whole)
+
+
 def test_pictures_of_strokes_point_different_ways():
     torch.manual_seed(0)
     encoder = ConvEncoder(Image(20, 20))

@@ -1,0 +1,85 @@
+"""The convolutional net in front of a memory: a training step over the pictures of a batch of episodes.
+
+    python benchmarks/encoders.py                # under a minute
+
+Pictures of 20 x 20 go through forward and backward a few at a time, all at once, and through a textbook's net
+of the same size (batch norm for group norm, ReLU before pooling, channels first). What is compared
+is measured in turns in one run; each figure is the least of its rounds. Prints a table; writes
+``encoders.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from _measure import in_turns, show
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from mannlab.contracts import Image
+from mannlab.model.encoders import CONV_CHANNELS, CONV_OUTPUT, ConvEncoder
+from mannlab.training.environment import hold_memory
+
+SIZE = 20
+
+
+def textbook() -> nn.Module:
+    channels = (1, *[CONV_CHANNELS] * 3)
+    blocks: list[nn.Module] = []
+    for before, after in pairwise(channels):
+        blocks += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(CONV_CHANNELS * (SIZE // 8) ** 2, CONV_OUTPUT))
+
+
+def ours(chunk: int | None = None) -> ConvEncoder:
+    encoder = ConvEncoder(Image(SIZE, SIZE, 1, "conv"))
+    encoder.chunk = chunk or encoder.chunk
+    return encoder
+
+
+def timed(net: nn.Module, pictures: Tensor) -> Callable[[], float]:
+    """Forward and backward; returns seconds."""
+
+    def run() -> float:
+        began = time.perf_counter()
+        net.zero_grad()
+        net(pictures).square().sum().backward()
+        return time.perf_counter() - began
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", type=int, nargs="+", default=[160, 800, 2400])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    hold_memory()
+    table = Table(title="Forward and backward, ms")
+    for column in ("pictures", "ours", "ours, all at once", "textbook", "textbook / ours"):
+        table.add_column(column, justify="right")
+    found = []
+    for count in arguments.pictures:
+        pictures = torch.rand(count, 1, SIZE, SIZE)
+        nets = {"ours": ours(), "at once": ours(chunk=count), "textbook": textbook()}
+        seconds = in_turns({name: timed(net, pictures) for name, net in nets.items()}, arguments.rounds)
+        ratio = seconds["textbook"] / seconds["ours"]
+        table.add_row(f"{count:,}", *(show(value) for value in seconds.values()), f"{ratio:.1f}")
+        found.append({"pictures": count, **seconds})
+    Console().print(table)
+    target = Path("outputs/benchmarks/encoders.json")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps({"threads": arguments.threads, "steps": found}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
