@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.plugins import Plugins
 
 from mannlab import compose, registry
 from mannlab.cli import yamls
+from mannlab.training.build import instantiate
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 FILES = sorted(path for path in CONF.glob("*/*.yaml") if path.parent.name != "hydra")
@@ -77,3 +79,20 @@ def test_every_yaml_composes(path: Path) -> None:
 )
 def test_recipes_belong_to_tasks(path: Path) -> None:
     assert path.stem in {p.stem for p in COMPONENTS if p.parent.name == "task"}
+
+
+@pytest.mark.parametrize("name", ["cosine", "warmup_cosine", "warmup"])
+def test_a_schedule_lasts_as_long_as_the_run(name: str) -> None:
+    config = composed(f"scheduler={name}", "trainer.max_steps=20", "optimizer=adam", "optimizer.lr=0.1")
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=config["optimizer"]["lr"])
+    scheduler = instantiate(config["scheduler"], "scheduler", optimizer)
+    rates = []
+    for _ in range(20):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    if name != "cosine":
+        assert rates[0] < 0.01
+    if name != "warmup":
+        assert max(rates) == pytest.approx(0.1)
+        assert rates[-1] < 0.001
