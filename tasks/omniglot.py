@@ -98,7 +98,8 @@ class Omniglot(Task):
             instance of a character can only be guessed; or a mapping with any of threshold, start (2), max
             (at most ``classes``, which sets the width of labels and must be available as characters) and
             window (256 episodes, over which the mean is taken); null or false: no curriculum. An episode
-            of fewer classes is shorter in proportion.
+            of fewer classes is shorter in proportion. Once it has come to ``classes``, every episode has as
+            many, as without a curriculum.
     """
 
     least_size, easy, picture_samples = 2, 0.5, 32
@@ -333,7 +334,7 @@ class Omniglot(Task):
 
     def class_counts(self, split: Split, draws: Draws, start: int, count: int) -> NDArray[np.int64]:
         """Number of classes of each episode, ``int64[count]``."""
-        if split.ceiling is None:
+        if split.ceiling is None or split.ceiling >= self.classes:
             return np.full(count, split.level or self.classes)
         return draws.integers(start, count, 2, split.ceiling, "classes", BUCKET)
 

@@ -617,7 +617,7 @@ def test_real_omniglot(real):
 @pytest.mark.parametrize("options", [{}, {"labels": "five_letters"}, {"episode_length": 33}])
 def test_an_episode_of_any_size_depends_on_its_index_alone(options):
     """Batches hold episodes of several sizes: what is drawn for one must not depend on the largest."""
-    task, split = make(classes=6, **options), Split("train", ceiling=6)
+    task, split = make(classes=6, **options), Split("train", ceiling=5)
     whole = task.batch(split, DRAWS, 10, 40)
     for start, count in ((10, 6), (16, 16), (31, 2), (49, 1)):
         part = task.batch(split, DRAWS, start, count)
@@ -630,8 +630,15 @@ def test_an_episode_of_any_size_depends_on_its_index_alone(options):
 @pytest.mark.parametrize("length", [None, 90, 12])
 def test_smaller_episodes_are_shorter_in_proportion(length):
     task = make(classes=6, episode_length=length)
-    batch = task.batch(Split("train", ceiling=6), DRAWS, 0, 16 * 30)
+    batch = task.batch(Split("train", ceiling=5), DRAWS, 0, 16 * 30)
     for row in range(0, 16 * 30, 16):
-        classes = int(task.class_counts(Split("train", ceiling=6), DRAWS, row, 1)[0])
+        classes = int(task.class_counts(Split("train", ceiling=5), DRAWS, row, 1)[0])
         assert batch.scored[row].sum() == math.ceil((length or 60) * classes / 6)
-    assert batch.scored.sum(1).max() == (length or 60)
+    assert batch.scored.sum(1).max() == math.ceil((length or 60) * 5 / 6)
+
+
+def test_at_its_end_a_curriculum_draws_what_is_drawn_without_one():
+    task = make(classes=6)
+    batch, plain = (task.batch(Split("train", ceiling=most), DRAWS, 3, 20) for most in (6, None))
+    assert all(torch.equal(*pair) for pair in zip(everything(batch), everything(plain), strict=True))
+    assert batch.valid is None
