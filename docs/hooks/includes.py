@@ -1,7 +1,7 @@
 """Parts of the documents at the root of the checkout shown on pages, and links that lead out of docs/.
 
-``<!-- include: README.md -->`` is a whole document, ``<!-- include: README.md#Results -->`` what stands below
-a heading, ``<!-- include: README.md#Results **Copy** -->`` the part of it that begins with this in bold.
+``<!-- include: README.md -->`` is a whole document, ``<!-- include: docs/results.md#Copy -->`` what stands below
+a heading.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from mkdocs.exceptions import PluginError
 
 ROOT = Path(__file__).resolve().parents[2]
-INCLUDE = re.compile(r"^<!-- include: (\S+?)(?:#(.+?))?(?: \*\*(.+?)\*\*)? -->$", flags=re.MULTILINE)
+INCLUDE = re.compile(r"^<!-- include: (\S+?)(?:#(.+?))? -->$", flags=re.MULTILINE)
 # A link, or code, in which nothing is one.
 LINK = re.compile(
     r"(?P<code>^```.*?^```|``.+?``|`[^`\n]+`)|(?<!!)\[(?P<words>(?:[^\[\]`]|`[^`\n]*`|\[[^\]]*\])*)\]\((?P<to>[^)\s]+)\)",
@@ -34,12 +34,10 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     where = page.file.src_uri
 
     def included(match: re.Match[str]) -> str:
-        source, heading, lead = match.groups()
+        source, heading = match.groups()
         text = (ROOT / source).read_text(encoding="utf-8")
         if heading:
             text = section(text, heading, source)
-        if lead:
-            text = part(text, lead, source)
         return relinked(text, PurePosixPath(source).parent, where)
 
     return INCLUDE.sub(included, relinked(markdown, PurePosixPath("docs", where).parent, where))
@@ -52,16 +50,6 @@ def section(text: str, heading: str, source: str) -> str:
         if title == f"## {heading}":
             return block.strip() + "\n"
     raise PluginError(f"{source} has no part '## {heading}' any more: a page of docs/ includes it.")
-
-
-def part(text: str, lead: str, source: str) -> str:
-    """Of a section the part that begins with ``lead`` in bold, up to the next that begins in bold."""
-    found = re.search(rf"^\*\*{re.escape(lead)}\*\*.*?(?=^\*\*|\Z)", text, flags=re.MULTILINE | re.DOTALL)
-    if found is None:
-        raise PluginError(
-            f"{source} has no part that begins '**{lead}**' any more: a page of docs/ includes it."
-        )
-    return found[0].strip() + "\n"
 
 
 def relinked(text: str, folder: PurePosixPath, where: str) -> str:
