@@ -1,7 +1,7 @@
 """Parts of the documents at the root of the checkout shown on pages, and links that lead out of docs/.
 
-``<!-- include: README.md -->`` is a whole document, ``<!-- include: docs/results.md#Copy -->`` what stands below
-a heading.
+``<!-- include: README.md -->`` is a whole document, ``<!-- include: docs/results.md#Copy -->`` what stands
+below a heading.
 """
 
 from __future__ import annotations
