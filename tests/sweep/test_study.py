@@ -83,7 +83,7 @@ def study_of(sweep: Sweep) -> optuna.Study:
     return optuna.load_study(study_name="mannlab", storage=study.storage_of(sweep))
 
 
-SEARCH = ["sweep=optuna", "optimizer.lr=interval(0.5,1.0)", "sweep.search.startup_trials=2", "sweep.jobs=2"]
+SEARCH = ["sweep=optuna", "optimizer.lr=interval(0.5,1.0)", "sweep.search.startup_trials=5", "sweep.jobs=2"]
 
 
 def test_a_search_and_more_of_it(children: Children, capfd: pytest.CaptureFixture[str]) -> None:
