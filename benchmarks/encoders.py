@@ -10,22 +10,16 @@ is measured in turns in one run; each figure is the least of its rounds. Prints 
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 
 import torch
-from _measure import in_turns, show
-from rich.console import Console
-from rich.table import Table
+from _measure import against_textbook, in_turns
 from torch import Tensor, nn
 
 from mannlab.contracts import Image
 from mannlab.model.encoders import CONV_CHANNELS, CONV_OUTPUT, ConvEncoder
-from mannlab.training.environment import hold_memory
 
 SIZE = 20
 
@@ -56,29 +50,17 @@ def timed(net: nn.Module, pictures: Tensor) -> Callable[[], float]:
     return run
 
 
+def measure(count: int, rounds: int) -> dict[str, float]:
+    """Seconds of each way, with so many pictures."""
+    pictures = torch.rand(count, 1, SIZE, SIZE)
+    nets = {"ours": ours(), "at once": ours(chunk=count), "textbook": textbook()}
+    return in_turns({name: timed(net, pictures) for name, net in nets.items()}, rounds)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, nargs="+", default=[160, 800, 2400])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    hold_memory()
-    table = Table(title="Forward and backward, ms")
-    for column in ("pictures", "ours", "ours, all at once", "textbook", "textbook / ours"):
-        table.add_column(column, justify="right")
-    found = []
-    for count in arguments.pictures:
-        pictures = torch.rand(count, 1, SIZE, SIZE)
-        nets = {"ours": ours(), "at once": ours(chunk=count), "textbook": textbook()}
-        seconds = in_turns({name: timed(net, pictures) for name, net in nets.items()}, arguments.rounds)
-        ratio = seconds["textbook"] / seconds["ours"]
-        table.add_row(f"{count:,}", *(show(value) for value in seconds.values()), f"{ratio:.1f}")
-        found.append({"pictures": count, **seconds})
-    Console().print(table)
-    target = Path("outputs/benchmarks/encoders.json")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps({"threads": arguments.threads, "steps": found}, indent=2) + "\n")
+    columns = ("pictures", "ours", "ours, all at once", "textbook")
+    sizes = ("pictures", "pictures", [160, 800, 2400])
+    against_textbook("encoders", __doc__, "Forward and backward, ms", columns, sizes, measure)
 
 
 if __name__ == "__main__":

@@ -11,22 +11,16 @@ is measured in turns in one run; each figure is the least of its rounds. Prints 
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from _measure import in_turns, show
-from rich.console import Console
-from rich.table import Table
+from _measure import against_textbook, in_turns
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from mannlab.contracts import Bag, Classes, StreamSpec
 from mannlab.model import MANN
-from mannlab.training.environment import hold_memory
 
 WORDS, ANSWERS, LONGEST, WIDTH, SLOTS, HOPS, NOISE = 177, 160, 11, 100, 50, 3, 0.1
 
@@ -107,26 +101,9 @@ def measure(batch: int, rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batches", type=int, nargs="+", default=[32, 64, 256])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    hold_memory()
-    table = Table(title="A training step, ms")
-    for column in ("questions", "ours", "ours, all steps read", "textbook", "textbook / ours"):
-        table.add_column(column, justify="right")
-    found = []
-    for batch in arguments.batches:
-        seconds = measure(batch, arguments.rounds)
-        ratio = seconds["textbook"] / seconds["ours"]
-        table.add_row(str(batch), *(show(value) for value in seconds.values()), f"{ratio:.1f}")
-        found.append({"batch": batch, **seconds})
-    Console().print(table)
-    target = Path("outputs/benchmarks/memory_network.json")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps({"threads": arguments.threads, "steps": found}, indent=2) + "\n")
+    columns = ("questions", "ours", "ours, all steps read", "textbook")
+    sizes = ("batches", "batch", [32, 64, 256])
+    against_textbook("memory_network", __doc__, "A training step, ms", columns, sizes, measure)
 
 
 if __name__ == "__main__":
