@@ -212,6 +212,7 @@ IDENTITY = ("controller", "memory", "task", "model")
 
 # How the same numbers are made is no part of what they are.
 _MEANS = ("model.backend", "model.checkpoint_every")
+_CURRICULUM = re.compile(r"task\.curriculum(\.|$)")
 
 
 def check_same(
@@ -220,19 +221,21 @@ def check_same(
     """Refuse to resume what is another experiment; what is tested at its end may be another.
 
     Returns:
-        How much its memory holds, where that is another (see ``Memory.resizable``): weights may not fit.
+        What is another and may be: how much its memory holds (see ``Memory.resizable``), where weights may
+        not fit, and the sizes that it trains on next (``task.curriculum``).
 
     Raises:
         CheckpointError: other keys of ``groups`` differ; the message names them with both values.
     """
     changes = differences(saved, wanted, groups)
-    resized = {key: changes.pop(key) for key in _declared("memory", "resizable", wanted) & changes.keys()}
+    free = _declared("memory", "resizable", wanted)
+    allowed = {key: changes.pop(key) for key in list(changes) if key in free or _CURRICULUM.match(key)}
     if changes:
         raise CheckpointError(
             f"{path} is of another configuration:\n{_lines(changes)}",
             "Set these keys as in the checkpoint, or leave ckpt_path out to start from scratch.",
         )
-    return resized
+    return allowed
 
 
 def differences(

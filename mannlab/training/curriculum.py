@@ -197,15 +197,22 @@ class Curriculum:
         sums = trainer.strategy.all_gather(self._sums(trainer)).reshape(-1, 2).tolist()
         return {"rises": [list(rise) for rise in self._rises], "seen": self._seen, "sums": sums}
 
-    def load_state_dict(self, state: dict[str, Any], rank: int = 0, world: int = 1) -> None:
-        """Go on from :meth:`state_dict`; on another number of ranks the mean is begun anew."""
+    def load_state_dict(self, state: dict[str, Any], consumed: int, rank: int = 0, world: int = 1) -> None:
+        """Go on from :meth:`state_dict`, after ``consumed`` samples over all ranks.
+
+        The ceiling that the run had is brought between the plan's ``start`` and ``max``, which may be others
+        now. Then, and on another number of ranks, the mean is begun anew.
+        """
         if self.plan is None or not state.get("rises"):
             return
         self._rises = [(int(start), int(ceiling)) for start, ceiling in state["rises"]]
-        self.ceiling = self._rises[-1][1]
+        had = self._rises[-1][1]
+        self.ceiling = max(self.plan.start, had if self.plan.max is None else min(had, self.plan.max))
         self._restart()
         sums = state.get("sums", [])
-        if len(sums) == world:
+        if self.ceiling != had:
+            self._rises.append((consumed, self.ceiling))
+        elif len(sums) == world:
             (self._cost, self._asked), self._seen = sums[rank], int(state["seen"])
 
 

@@ -211,4 +211,5 @@ class StreamData(LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.consumed = int(state_dict["consumed"])
-        self.curriculum.load_state_dict(state_dict.get("curriculum", {}), self.rank, self.world)
+        state = state_dict.get("curriculum", {})
+        self.curriculum.load_state_dict(state, self.consumed, self.rank, self.world)

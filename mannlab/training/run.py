@@ -116,19 +116,20 @@ class _Run:
         set_threads(self.config)
         self.model, self.task = assemble(self.config)
         self.resumed = resolve(self.config.get("ckpt_path"), self.run_dir)
-        before = None
-        resized: dict[str, tuple[str, str]] = {}
+        before, resized = None, False
+        changed: dict[str, tuple[str, str]] = {}
         if self.resumed is not None:
             saved = read_checkpoint(self.resumed)
             before = saved.get("tuning") or read_config(self.resumed)
             self.began -= float(saved.get("seconds", 0))
-            resized = check_same(saved["hyper_parameters"], self.config, self.resumed, IDENTITY)
+            changed = check_same(saved["hyper_parameters"], self.config, self.resumed, IDENTITY)
+            resized = any(key.startswith("memory.") for key in changed)
             if resized:
                 check_weights(self.model, saved, self.resumed, self.config)
             step = int(saved.get("global_step", 0))
         self.module = MannModule(self.model, self.task, self.config | {"version": versions()["mannlab"]})
         self.module.retuned = Retuned(before, self.module.tuning)
-        self.module.resized = bool(resized)
+        self.module.resized = resized
         self.module.began = self.began
         self.data = make_data(self.task, self.config)
         self.callbacks = [*instantiate_all(self.config.get("callbacks"), "callbacks"), *self.also]
@@ -153,8 +154,8 @@ class _Run:
             self._log_start()
             if self.resumed is not None:
                 log.info("Goes on from %s at step %d.", self.resumed, step)
-                if resized:
-                    log.info("%s", say(resized))
+                if changed:
+                    log.info("%s", say(changed))
 
     def _log_start(self) -> None:
         command = repeat_command(self.config) or "started from Python"

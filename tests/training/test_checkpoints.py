@@ -171,6 +171,18 @@ def test_options_younger_than_the_checkpoint_had_their_defaults() -> None:
     check_same({"memory": {"name": "gone"}}, {"memory": {"name": "gone"}}, Path("x"), IDENTITY)
 
 
+def test_a_run_may_go_on_with_another_curriculum() -> None:
+    saved = {"task": {"name": "copy", "curriculum": {"threshold": 0.1, "start": 4}}}
+    wanted = {"task": {"name": "copy", "curriculum": {"threshold": 0.2, "start": 4}}}
+    changed = {"task.curriculum.threshold": ("0.1", "0.2")}
+    assert check_same(saved, wanted, Path("x"), IDENTITY) == changed
+    assert check_same(saved, {"task": {"name": "copy"}}, Path("x"), IDENTITY).keys() == {
+        "task.curriculum",
+        "task.curriculum.start",
+        "task.curriculum.threshold",
+    }
+
+
 def test_a_run_may_go_on_with_another_number_of_slots() -> None:
     saved = {"memory": {"name": "dnc", "slots": 8, "width": 4}}
     wanted = {"memory": {"name": "dnc", "slots": 9, "width": 4}}

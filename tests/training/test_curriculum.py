@@ -111,11 +111,11 @@ def test_every_rank_goes_on_with_its_own_sums():
     state["sums"][1][0] += 1.0
     for rank in (0, 1):
         again = Curriculum(copy_task(curriculum=0.1))
-        again.load_state_dict(state, rank, 2)
+        again.load_state_dict(state, 256, rank, 2)
         assert again.state_dict(Trainer())["sums"] == [state["sums"][rank]]
         assert again.state_dict(Trainer())["seen"] == 128
     alone = Curriculum(copy_task(curriculum=0.1))
-    alone.load_state_dict(state, 0, 1)
+    alone.load_state_dict(state, 256, 0, 1)
     assert alone.state_dict(Trainer()) == {"rises": [[0, 4]], "seen": 0, "sums": [[0.0, 0.0]]}
 
 
@@ -308,6 +308,54 @@ def test_a_resumed_run_climbs_on_as_if_nothing_had_been(
         for name in ("whole", "second")
     ]
     assert levels[0] == levels[1] > 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "rises"),
+    [
+        ({"threshold": 0.2}, [[0, 4], [320, 8]]),
+        ({"threshold": 0.1, "start": 6}, [[0, 4], [320, 8]]),
+        ({"threshold": 0.1, "start": 20}, [[0, 4], [320, 8], [256, 20]]),
+        ({"threshold": 0.1, "max": 5}, [[0, 4], [320, 8], [256, 5]]),
+    ],
+)
+def test_a_run_that_goes_on_keeps_its_level_between_the_plans_ends(
+    asked: dict[str, Any], rises: list[list[int]]
+) -> None:
+    state = {"rises": [[0, 4], [320, 8]], "seen": 32, "sums": [[1.0, 8.0]]}
+    grown = Curriculum(copy_task(curriculum=asked))
+    grown.load_state_dict(state, 256)
+    as_before = grown.ceiling == 8
+    assert grown.state_dict(Trainer()) == {
+        "rises": rises,
+        "seen": 32 if as_before else 0,
+        "sums": [[1.0, 8.0] if as_before else [0.0, 0.0]],
+    }
+    assert [grown.at(sample) for sample in (0, 255)] == [4, 4]
+    assert grown.at(256) == (4 if as_before else rises[-1][1])
+    assert grown.at(320) == grown.ceiling == rises[-1][1]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_curriculum_or_none(
+    tmp_path: Path, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    easily = {"threshold": 5.0, "window": 12, "max": 12}
+    train(easy(settings, **{"task.curriculum": easily, "trainer.max_steps": 6}), tmp_path / "first")
+    start = {"ckpt_path": str(tmp_path / "first"), "trainer.val_check_interval": 3}
+    reached = read_checkpoint(tmp_path / "first" / "checkpoints" / "last.ckpt")["StreamData"]["curriculum"]
+    assert reached["rises"][-1][1] > 5
+    with caplog.at_level("INFO"):
+        lower = train(
+            easy(settings, **{"task.curriculum": {**easily, "max": 5}}, **start), tmp_path / "lower"
+        )
+        plain = train(easy(settings, **{"task.curriculum": None}, **start), tmp_path / "plain")
+    assert "goes on with task.curriculum.max=5 (before: 12)" in caplog.text
+    assert lower["curriculum_level"] == 5
+    assert plain.get("curriculum_level") is None
+    saved = read_checkpoint(tmp_path / "plain" / "checkpoints" / "best.ckpt")
+    assert saved["global_step"] > 6, "the best of all sizes, not of the small ones"
+    assert "curriculum" not in saved["StreamData"]
 
 
 def test_the_best_checkpoint_is_of_the_largest_size(tmp_path: Path, settings: Any, monkeypatch: Any) -> None:

@@ -43,15 +43,16 @@ class Checkpoints(Checkpoint):
         if self._resumed is None or self.best_value is None:
             return
         earlier = self._resumed.parent / "best.ckpt"
-        # What another memory has reached is not this one's best.
-        mine = earlier.is_file() and not pl_module.resized
+        # What another memory has reached is not this one's best, nor is what small sizes alone have taught.
+        all_sizes = trainer.datamodule.curriculum.ceiling is None and self.best_level > 0
+        mine = earlier.is_file() and not pl_module.resized and not all_sizes
         if mine and int(read_checkpoint(earlier)["global_step"]) == self.best_step:
             if trainer.is_global_zero:
                 replace_file(
                     self._path(trainer, "best"), lambda temporary: shutil.copyfile(earlier, temporary)
                 )
         else:
-            self.best_value, self.best_step = None, -1
+            self.best_value, self.best_step, self.best_level = None, -1, 0
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
         step = trainer.global_step
