@@ -19,6 +19,7 @@ class MemoryLayer(nn.Module):
     Args:
         width: of what comes in and goes out.
         memory: one without a state.
+        gain: how many times as large as usual the interface's weights start.
 
     Attributes:
         watch: is shown each sequence, if given.
@@ -26,10 +27,10 @@ class MemoryLayer(nn.Module):
 
     watch: Watch | None = None
 
-    def __init__(self, width: int, memory: Memory[Any]) -> None:
+    def __init__(self, width: int, memory: Memory[Any], gain: float = 1.0) -> None:
         super().__init__()
         self.memory = memory
-        self.interface = interface_layer(width, memory)
+        self.interface = interface_layer(width, memory, gain=gain)
         mixes = memory.read_size != width or getattr(memory, "gate", False)
         self.readout = nn.Linear(memory.read_size, width) if mixes else nn.Identity()
 

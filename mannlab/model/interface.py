@@ -18,11 +18,11 @@ def interface_layer(
 ) -> nn.Module:
     """The linear map from the controller's output to what it says to the memory; nothing, if ``direct``.
 
-    Its weights start ``gain`` times as large as usual.
+    Its weights start ``gain`` times as large as usual; a memory that is told nothing has none.
 
     Raises:
         ConfigError: there is no such kind, what goes to the memory as it is has another width, or the gain is
-            not above 0 or has no weights to make larger.
+            not above 0, or not 1 where it goes as it is.
     """
     require(gain > 0, f"model.interface_gain: {gain} is not allowed.", "It must be above 0.")
     if kind not in KINDS:

@@ -94,7 +94,7 @@ class MANN(nn.Module):
         )
         self.hosted: list[Memory[Any]] = []
         if hosts:
-            self._host(first, memory)
+            self._host(first, memory, interface_gain)
         self.backend = backend
         backends.check(backend, self.controller, self.memory, interface)
         self.graphs = Graphs()
@@ -120,7 +120,7 @@ class MANN(nn.Module):
         self.head = Head(known, spec.target, tied)
         self.drop = nn.Dropout(dropout)
 
-    def _host(self, first: Memory[Any], config: Mapping[str, Any]) -> None:
+    def _host(self, first: Memory[Any], config: Mapping[str, Any], gain: float) -> None:
         require(
             not first.stateful and first.read_size > 0,
             f"controller.memory_blocks: memory={config['name']} cannot be a layer of the controller.",
@@ -131,7 +131,7 @@ class MANN(nn.Module):
         def make(width: int) -> MemoryLayer:
             other = first.sibling() or build_from("memory", config) if self.hosted else first
             self.hosted.append(other)
-            return MemoryLayer(width, other)
+            return MemoryLayer(width, other, gain)
 
         self.controller.host(make)
 
@@ -245,12 +245,9 @@ class MANN(nn.Module):
         self, every: int, x: Tensor, state: RunState, valid: Tensor | None
     ) -> tuple[Tensor, Tensor, RunState]:
         """As :meth:`_steps`, a part at a time, keeping the states between parts."""
-        weights = [
-            parameter
-            for part in (self.controller, self.memory, self.interface)
-            for parameter in part.parameters()
-            if parameter.requires_grad
-        ]
+        parts = (self.controller, self.memory, self.interface)
+        weights = [weight for part in parts for weight in part.parameters() if weight.requires_grad]
+        buffers = [buffer for part in parts for buffer in part.buffers()]
         leaves, unpack = pack(state)
         # A part that ends inside a segment would cut it.
         every = -(-every // self.controller.segment) * self.controller.segment
@@ -264,7 +261,9 @@ class MANN(nn.Module):
         for start in range(0, x.shape[1], every):
             part = slice(start, start + every)
             real = [] if valid is None else [valid[:, part]]
-            hidden, reads, *leaves = recomputed(run, x[:, part], *real, *leaves, weights=weights)
+            hidden, reads, *leaves = recomputed(
+                run, x[:, part], *real, *leaves, weights=weights, buffers=buffers
+            )
             hiddens.append(hidden)
             readings.append(reads)
         return torch.cat(hiddens, 1), torch.cat(readings, 1), unpack(leaves)

@@ -17,7 +17,12 @@ from torch.utils.checkpoint import get_device_states, set_device_states
 from mannlab.kernels.nodes import differentiable_once
 
 
-def recomputed(run: Callable[..., Sequence[Tensor]], *inputs: Tensor, weights: Sequence[Tensor]) -> Any:
+def recomputed(
+    run: Callable[..., Sequence[Tensor]],
+    *inputs: Tensor,
+    weights: Sequence[Tensor],
+    buffers: Sequence[Tensor] = (),
+) -> Any:
     """``run(*inputs)``, keeping nothing but ``inputs`` for the backward pass.
 
     Args:
@@ -25,8 +30,9 @@ def recomputed(run: Callable[..., Sequence[Tensor]], *inputs: Tensor, weights: S
             random state.
         inputs: tensors.
         weights: whatever else that ``run`` uses wants a gradient.
+        buffers: what ``run`` may change, such as running statistics; the second time leaves them as they are.
     """
-    return _Recomputed.apply(run, len(inputs), *inputs, *weights)
+    return _Recomputed.apply(run, buffers, len(inputs), *inputs, *weights)
 
 
 def pack(state: Any) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Any]]:
@@ -46,8 +52,10 @@ def pack(state: Any) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Any]]:
 
 class _Recomputed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, run: Callable[..., Sequence[Tensor]], count: int, *parts: Tensor) -> Any:
-        ctx.run, ctx.count = run, count
+    def forward(
+        ctx: Any, run: Callable[..., Sequence[Tensor]], buffers: Sequence[Tensor], count: int, *parts: Tensor
+    ) -> Any:
+        ctx.run, ctx.buffers, ctx.count = run, buffers, count
         kind = parts[0].device.type
         ctx.kind, ctx.mixed, ctx.dtype = kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
         ctx.random, ctx.devices = torch.get_rng_state(), get_device_states(*parts)
@@ -61,6 +69,7 @@ class _Recomputed(torch.autograd.Function):
         parts = ctx.saved_tensors
         inputs = [part.detach().requires_grad_(part.requires_grad) for part in parts[: ctx.count]]
         weights = parts[ctx.count :]
+        kept = [(buffer, buffer._version, buffer.clone()) for buffer in ctx.buffers]
         with (
             torch.random.fork_rng(devices=ctx.devices[0], device_type=_accelerator(ctx.kind)),
             torch.enable_grad(),
@@ -73,7 +82,17 @@ class _Recomputed(torch.autograd.Function):
         pairs = [(out, grad) for out, grad in zip(outputs, on, strict=True) if out.requires_grad]
         made, ons = zip(*pairs, strict=True)
         found = iter(torch.autograd.grad(made, wanted, ons, allow_unused=True))
-        return None, None, *(next(found) if part.requires_grad else None for part in (*inputs, *weights))
+        with torch.no_grad():
+            for buffer, version, before in kept:
+                # One that did not change may be what another node has saved.
+                if buffer._version != version:
+                    buffer.copy_(before)
+        return (
+            None,
+            None,
+            None,
+            *(next(found) if part.requires_grad else None for part in (*inputs, *weights)),
+        )
 
 
 def _accelerator(kind: str) -> str:

@@ -177,6 +177,13 @@ def test_the_interface_can_start_larger():
     usual, larger = (make(interface_gain=gain).interface for gain in (1.0, 8.0))
     torch.testing.assert_close(larger.weight, 8 * usual.weight)
     torch.testing.assert_close(larger.bias, usual.bias)
+    inside = {"name": "transformer", "width": 8, "heads": 2, "layers": 1, "memory_blocks": [0]}
+    keys = {"name": "product_key", "slots": 16, "width": 8, "heads": 1, "knn": 2, "key_width": 4}
+    usual, larger = (make(inside, keys, interface_gain=gain) for gain in (1.0, 8.0))
+    said = [
+        next(p for n, p in m.named_parameters() if n.endswith("interface.weight")) for m in (usual, larger)
+    ]
+    torch.testing.assert_close(said[1], 8 * said[0])
     with pytest.raises(ConfigError, match=r"interface_gain: -1"):
         make(interface_gain=-1.0)
     with pytest.raises(ConfigError, match=r"with model\.interface=direct"):

@@ -60,6 +60,19 @@ def results_of(model: MANN, x: torch.Tensor):
     return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
 
+def test_running_statistics_move_once():
+    keys = {"name": "product_key", "slots": 16, "width": 4, "heads": 1, "knn": 2, "key_width": 4}
+    found = []
+    for every in (None, 2):
+        torch.manual_seed(0)
+        model = MANN({"name": "lstm", "hidden": 6}, keys, SPEC, feedback=True, checkpoint_every=every)
+        before = [buffer.clone() for buffer in model.buffers()]
+        model({"x": draw(8, 6, False, torch.float32)[0]}).sum().backward()
+        found.append(list(model.buffers()))
+    assert any(not torch.equal(*pair) for pair in zip(before, found[0], strict=True))
+    torch.testing.assert_close(*found)
+
+
 def test_mixed_precision():
     model = make("lstm", torch.float32, slots=7, width=4)
     x, _ = draw(2, 6, False, torch.float32)
