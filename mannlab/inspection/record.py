@@ -259,7 +259,10 @@ def slots_of(
     numbers = shown.tolist()
     said = next((row.texts for row in inputs if row.cells is None and any(row.texts)), None)
     if memory.slot_a_step and said is not None:
-        names = [said[number] if number < len(said) else str(number) for number in numbers]
+        # In a stream that goes on there are slots of earlier parts, whose words are not known.
+        before = max(0, looking.counts[memory] - len(said))
+        words = [*map(str, range(before)), *said]
+        names = [words[number] if number < len(words) else str(number) for number in numbers]
     else:
         names = [str(number) for number in numbers]
     return Slots(

@@ -148,6 +148,15 @@ def test_a_running_text_goes_on_where_the_sample_before_ended(looked: Callable[.
     assert not np.allclose(first.memories[0].rows[0], later.memories[0].rows[0])
 
 
+def test_slots_of_earlier_parts_of_a_text_have_numbers(looked: Callable[..., Sample]) -> None:
+    task = {"name": "language_modelling", "source": "pydoc", "level": "byte", "length": 6, "eval_lanes": 2}
+    found = looked({"name": "memory_network", "slots": 9, "width": 4, "hops": 1}, task, split="test", index=2)
+    (memory,) = found.memories
+    (writing,) = (head.weights for head in memory.heads if head.writes)
+    assert memory.names == [str(number) for number in range(6)] + list(found.inputs[0].texts)
+    assert [memory.names[int(step.argmax())] for step in writing] == list(found.inputs[0].texts)
+
+
 def test_of_many_slots_those_that_heads_looked_at_are_shown() -> None:
     look = (torch.tensor([[900, 3, 5]]), torch.tensor([[0.9, 0.5, 0.001]]))
     shown = choose({"read weights": [look]}, 1000).tolist()
