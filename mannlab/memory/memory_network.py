@@ -39,7 +39,8 @@ class MemoryNetwork(Memory[MemoryNetworkState]):
     Each step first reads and then writes one slot; nothing is ever changed. The controller says a query u
     and the embeddings of the slot to write: the model's layer that makes the interface holds the paper's
     matrices, B for the query and A and C for keys and values. With adjacent tying B is A_1: what a step
-    would write as its first key is what it asks with. A hop compares u with all keys, sums the
+    would write as its first key is what it asks with; answers have a matrix of their own, which the paper
+    ties to the last C. A hop compares u with all keys, sums the
     values by a softmax over the scores, and adds the sum to u; what is read is u after the last hop. Keys
     and values carry a learned vector for their age.
 

@@ -25,7 +25,9 @@ class SparseMemory(InPlaceMemory):
     Every head reads the K rows that are most like its key (cosine), by a softmax over them alone, and
     writes to the rows that it read before and to the row that nobody has used for longest, which is
     erased first (section 3). A step costs as much with a thousand slots as with a million, and so does
-    its backward pass, which undoes the writes in place (section 3.4).
+    its backward pass, which undoes the writes in place (section 3.4). Beyond the paper a key has a strength
+    (softplus) that multiplies the cosine, as in the Neural Turing Machine, and the add vector passes through
+    a tanh.
 
     Args:
         slots: N, number of rows.

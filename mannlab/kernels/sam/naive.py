@@ -66,7 +66,10 @@ def step(
 
 
 def fields(interface: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Key and add vector are ``[B, H, W]``; strength, write gate and old gate ``[B, H, 1]``."""
+    """Key and add vector are ``[B, H, W]``; strength, write gate and old gate ``[B, H, 1]``.
+
+    The paper's interface has no strength, and its add vector no tanh.
+    """
     key, strength, add, write_gate, old_gate = interface.split(layout.fields, dim=-1)
     shape = (-1, layout.heads, layout.width)
     return (

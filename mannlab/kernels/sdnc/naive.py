@@ -94,7 +94,11 @@ def hold(real: Tensor, new: NaiveState, old: NaiveState) -> NaiveState:
 
 @torch.no_grad()
 def linked(writing: Tensor, state: NaiveState, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The links after a write by ``writing[B, N]``: next, prev and last."""
+    """The links after a write by ``writing[B, N]``, the heads' sum: next, prev and last.
+
+    Where heads together write more than 1 to memory, their weights are scaled down to 1: the links of a row
+    stay shares of it, as they are with the paper's one write head.
+    """
     writing = writing / writing.sum(1, keepdim=True).clamp(min=1)
     w, p = writing.unsqueeze(2), state.last.unsqueeze(2)  # [B, N, 1]
     off_diagonal = 1 - torch.eye(writing.shape[1], dtype=writing.dtype, device=writing.device)
