@@ -14,6 +14,7 @@ from mannlab.contracts import Batch, Bits, Split, StreamSpec, Token, Vector
 from mannlab.plots.contents import draw_contents
 from mannlab.plots.stream import draw_stream, touched
 from mannlab.training.aside import aside
+from mannlab.training.callbacks.averages import put_averages
 from mannlab.training.checkpoints import replace_file
 from mannlab.training.data import place
 from mannlab.training.generalisation import TITLE, generalisation, largest_trained
@@ -50,6 +51,7 @@ class Pictures(Callback):
         self._drawn = time.monotonic()
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        put_averages(trainer, pl_module)
         if trainer.is_global_zero and self._validations:
             self.draw(trainer, pl_module, "val")
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningModule
 
 from mannlab.registry import get
-from mannlab.training.callbacks import Averages, Checkpoints
+from mannlab.training.callbacks import Averages, Checkpoints, Pictures
 from mannlab.training.checkpoints import read_checkpoint
 from mannlab.training.run import train
 
@@ -89,6 +89,75 @@ def test_a_run_goes_on_exactly(tmp_path: Path, settings: Any, steps: int) -> Non
     for part in ("state_dict", "current_model_state"):
         for name, weight in whole[part].items():
             assert torch.equal(second[part][name], weight), name
+
+
+def counted(saved: dict[str, Any], part: str) -> dict[str, Any]:
+    names = ("phase", "lowest", "waited", "validations")
+    return {name: saved[part][f"model.memory.{name}"].item() for name in names}
+
+
+@pytest.mark.usefixtures("silent")
+def test_a_linear_start_ends_as_without_averages(tmp_path: Path, settings: Any) -> None:
+    memory = {"name": "memory_network", "slots": 6, "width": 4, "hops": 1, "linear_start": 4, "patience": 3}
+    steps = {"memory": memory, "optimizer.lr": 0.0}
+    for name, stop in (("during", 11), ("last", 12), ("after", 14)):
+        train(settings({**steps, "trainer.max_steps": stop}), tmp_path / "plain" / name)
+        train(changed(settings, {**steps, "trainer.max_steps": stop}), tmp_path / name)
+        plain, saved = (
+            read_checkpoint(folder / name / "checkpoints" / "last.ckpt")
+            for folder in (tmp_path / "plain", tmp_path)
+        )
+        # Nothing is learnt at a rate of 0: an average of equal weights is the weights.
+        wanted = counted(plain, "state_dict")
+        assert wanted["phase"] == {"during": 1, "last": 2, "after": 0}[name]
+        assert counted(saved, "current_model_state") == wanted
+        assert counted(saved, "state_dict") == wanted
+
+
+def test_running_statistics_are_averaged_and_counts_are_not() -> None:
+    class Norm(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(()))
+            self.register_buffer("batches", torch.tensor(0))
+            self.register_buffer("begun", torch.tensor(False))
+
+    class Trainer:
+        global_step = 0
+
+    class Module(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = Norm()
+
+    module, averages, trainer = Module(), Averages(decay=0.5), Trainer()
+    averages.setup(trainer, module, "fit")
+    for step in (1, 2):
+        trainer.global_step = step
+        module.norm.mean.fill_(4.0 * step)
+        module.norm.batches.fill_(step)
+        averages.on_train_batch_end(trainer, module, None, None, step)
+    averages.on_validation_start(trainer, module)
+    assert (float(module.norm.mean), int(module.norm.batches), bool(module.norm.begun)) == (6.0, 2, False)
+    module.norm.batches.fill_(7)
+    module.norm.begun.fill_(True)
+    averages.on_validation_end(trainer, module)
+    assert (float(module.norm.mean), int(module.norm.batches), bool(module.norm.begun)) == (8.0, 7, True)
+
+
+def test_the_last_pictures_are_of_the_average(
+    tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[torch.Tensor] = []
+    monkeypatch.setattr(Pictures, "draw", lambda self, t, module, stage: drawn.append(first_weight(module)))
+    config = settings({"callbacks.pictures": {"_target_": "mannlab.training.callbacks.Pictures"}})
+    config["callbacks"] |= AVERAGES
+    train(config, tmp_path / "run")
+    saved = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    name = next(key for key in saved["state_dict"] if key.startswith("model."))
+    assert not torch.equal(saved["state_dict"][name], saved["current_model_state"][name])
+    assert len(drawn) == 2
+    assert torch.equal(drawn[-1], saved["state_dict"][name])
 
 
 def test_it_comes_before_checkpoints_are_written() -> None:
