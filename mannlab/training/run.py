@@ -27,6 +27,7 @@ from mannlab.training.callbacks.progress import seconds_allowed
 from mannlab.training.callbacks.stop import Interrupted, keyboard, undisturbed
 from mannlab.training.checkpoints import (
     CANNOT_WRITE,
+    FOLDER,
     IDENTITY,
     WriteError,
     check_left,
@@ -184,11 +185,12 @@ class _Run:
         """Measure the best weights (the last ones if nothing was validated) on the test splits."""
         assert self.model is not None
         self.trainer.strategy.barrier("checkpoints")
-        best = self.run_dir / "checkpoints" / "best.ckpt"
-        if best.is_file():
-            saved = read_checkpoint(best)
+        best = self.run_dir / FOLDER / "best.ckpt"
+        # What another run left here is not this one's.
+        steps = [callback.best_step for callback in self.found(Checkpoints) if callback.best_step >= 0]
+        saved = read_checkpoint(best) if steps and best.is_file() else None
+        if saved is not None and (step := int(saved["global_step"])) in steps:
             load_weights(self.model, saved, best)
-            step = int(saved.get("global_step", 0))
             if step != self.trainer.global_step and self.trainer.is_global_zero:
                 log.info("tested: best.ckpt, of step %s", f"{step:,}")
         self.trainer.test(self.module, datamodule=self.data, verbose=False)

@@ -110,6 +110,58 @@ def test_last_finds_the_sibling_and_keeps_its_best(tmp_path: Path, settings: Any
     assert same(*(each["state_dict"] for each in best))
 
 
+SHORT = {"trainer.max_steps": 5, "trainer.val_check_interval": 100, "test": True}  # without a validation
+
+
+def best_of(run: Path) -> Path:
+    return run / "checkpoints" / "best.ckpt"
+
+
+def test_the_best_of_another_run_in_the_folder_is_not_tested(tmp_path: Path, settings: Any) -> None:
+    clean = train(settings({**SHORT, "seed": 4}), tmp_path / "clean")
+    train(settings(), tmp_path / "a")
+    assert best_of(tmp_path / "a").is_file()
+    again = train(settings({**SHORT, "seed": 4}), tmp_path / "a")
+    assert again["metrics"] == clean["metrics"]
+    assert not best_of(tmp_path / "a").exists()
+    # Without the callback nothing removes it.
+    train(settings(), tmp_path / "b")
+    again = train(settings({**SHORT, "seed": 4, "callbacks.checkpoints": None}), tmp_path / "b")
+    assert again["metrics"] == clean["metrics"]
+
+
+def test_a_run_that_goes_on_in_its_own_folder_keeps_its_best(tmp_path: Path, settings: Any) -> None:
+    folder = tmp_path / "a"
+    train(settings({"trainer.max_steps": 3}), folder)
+    before = read_checkpoint(best_of(folder))
+    train(settings({**SHORT, "ckpt_path": str(folder)}), folder)
+    assert same(read_checkpoint(best_of(folder))["state_dict"], before["state_dict"])
+    train(settings({**SHORT, "ckpt_path": str(best_of(folder)), "trainer.max_steps": 4}), folder)
+    assert same(read_checkpoint(best_of(folder))["state_dict"], before["state_dict"])
+
+
+def test_a_run_that_was_killed_before_its_best_was_written_has_it(tmp_path: Path, settings: Any) -> None:
+    folder = tmp_path / "a"
+    train(settings({"trainer.max_steps": 3}), folder)
+    before = last(folder)
+    best_of(folder).unlink()
+    train(settings({**SHORT, "ckpt_path": str(folder)}), folder)
+    assert same(read_checkpoint(best_of(folder))["state_dict"], before["state_dict"])
+
+
+@pytest.mark.parametrize("kind", ["last", "best"])
+def test_the_best_of_another_memory_is_not_tested(tmp_path: Path, settings: Any, kind: str) -> None:
+    few = {"memory.name": "lrua", "trainer.max_steps": 3}
+    train(settings(few), tmp_path / "a")
+    ckpt = tmp_path / "a" / "checkpoints" / f"{kind}.ckpt"
+    more = {**few, **SHORT, "memory.slots": 24, "ckpt_path": str(ckpt)}
+    elsewhere = train(settings(more), tmp_path / "c")
+    here = train(settings(more), tmp_path / "a")
+    assert here["metrics"] == elsewhere["metrics"]
+    # Where it goes on from stays.
+    assert best_of(tmp_path / "a").is_file() == (kind == "best")
+
+
 def test_resuming_says_where_and_whether_anything_is_left(
     tmp_path: Path, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -40,19 +40,29 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._saved_step = trainer.global_step
-        if self._resumed is None or self.best_value is None:
-            return
-        earlier = self._resumed.parent / "best.ckpt"
-        # What another memory has reached is not this one's best, nor is what small sizes alone have taught.
-        all_sizes = trainer.datamodule.curriculum.ceiling is None and self.best_level > 0
-        mine = earlier.is_file() and not pl_module.resized and not all_sizes
-        if mine and int(read_checkpoint(earlier)["global_step"]) == self.best_step:
-            if trainer.is_global_zero:
-                replace_file(
-                    self._path(trainer, "best"), lambda temporary: shutil.copyfile(earlier, temporary)
-                )
-        else:
+        earlier, own = self._earlier(trainer, pl_module), self._path(trainer, "best")
+        # Another rank may still be reading what is removed.
+        trainer.strategy.barrier("best checkpoint")
+        if earlier is None:
             self.best_value, self.best_step, self.best_level = None, -1, 0
+            # What an earlier run left here is not this one's; what the user goes on from stays.
+            if trainer.is_global_zero and own.resolve() != self._resumed:
+                own.unlink(missing_ok=True)
+        elif trainer.is_global_zero:
+            replace_file(own, lambda temporary: shutil.copyfile(earlier, temporary))
+
+    def _earlier(self, trainer: Any, pl_module: Any) -> Path | None:
+        """The best checkpoint of the run that goes on here, if it is this one's as well."""
+        if self._resumed is None or self.best_value is None:
+            return None
+        # What another memory has reached is not this one's best, nor is what small sizes alone have taught.
+        if pl_module.resized or (trainer.datamodule.curriculum.ceiling is None and self.best_level > 0):
+            return None
+        # A run that is killed as it notes its best has it as its last.
+        for path in (self._resumed.parent / "best.ckpt", self._resumed):
+            if path.is_file() and int(read_checkpoint(path)["global_step"]) == self.best_step:
+                return path
+        return None
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *rest: Any) -> None:
         step = trainer.global_step
