@@ -6,6 +6,7 @@ further devices, with the same arguments, train what the first one does.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shlex
@@ -13,15 +14,15 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from mannlab import compose, registry
 from mannlab.cli import errors, logs
 from mannlab.errors import ConfigError, MannlabError
-from mannlab.files import read_json
+from mannlab.files import read_json, replacing
 from mannlab.sweep import jobs
 from mannlab.sweep.record import DONE, Lock
 
@@ -55,10 +56,22 @@ def run(folder: Path) -> int:
             # Before it had begun.
             return errors.INTERRUPTED
         jobs.fresh(folder)
-        with guarded():
-            return _train(folder)
+        try:
+            with guarded():
+                return _train(folder)
+        finally:
+            _put_back(summary, folder)
     finally:
         lock.free()
+
+
+def _put_back(before: Mapping[str, Any], folder: Path) -> None:
+    """Of an attempt that ended before its first step, the results of the one before stay."""
+    now = read_json(folder / jobs.SUMMARY)
+    if before.get("steps") and not now.get("steps") and now.get("status") not in DONE:
+        text = json.dumps(before, indent=2, ensure_ascii=False)
+        with suppress(OSError), replacing(folder / jobs.SUMMARY) as path:
+            path.write_text(text + "\n", encoding="utf-8")
 
 
 def longer(folder: Path, steps: int) -> str:

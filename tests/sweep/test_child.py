@@ -17,6 +17,7 @@ import yaml
 
 import mannlab.training.run
 from mannlab.__main__ import main
+from mannlab.errors import ConfigError
 from mannlab.sweep import child, jobs
 
 
@@ -86,6 +87,26 @@ def test_a_failure_is_written_down(
     assert "the roof fell down" in capfd.readouterr().err
     assert "Traceback" in (folder / jobs.TRACEBACK).read_text()
     assert json.loads((folder / "summary.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.parametrize(("said", "kept"), [(None, 7), ({"steps": 0}, 7), ({"steps": 9}, 9)])
+def test_an_attempt_without_a_step_leaves_the_results_of_before(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any] | None, kept: int
+) -> None:
+    before = {"status": "interrupted", "steps": 7, "metrics": {"val/errors": 0.5}}
+    (folder / "summary.json").write_text(json.dumps(before))
+
+    def refuse(config: dict[str, Any], run_dir: Path, also: Any = ()) -> dict[str, Any]:
+        if said is not None:
+            (run_dir / "summary.json").write_text(json.dumps({"status": "failed", **said}))
+        raise ConfigError("trainer.accelerator: there is no GPU.")
+
+    monkeypatch.setattr(mannlab.training.run, "train", refuse)
+    assert main(["resume", f"run={folder}"]) == 1
+    found = json.loads((folder / "summary.json").read_text())
+    assert found["steps"] == kept
+    assert (found == before) == (kept == 7)
+    assert "no GPU" in (folder / jobs.TRACEBACK).read_text()
 
 
 def test_further_processes_take_no_lock_and_write_nothing(
