@@ -91,12 +91,21 @@ def _read_events(path: Path, found: Scalars) -> None:
         for record in records(path):
             event = event_pb2.Event.FromString(record)
             found.began = event.wall_time if found.began is None else found.began
+            if event.session_log.status == event_pb2.SessionLog.START:
+                _forget(found, event.step)
             for value in event.summary.value:
                 number = _number(value)
                 if number is not None:
                     _keep(found, value.tag, event.step, number, event.wall_time - found.began)
     except DecodeError:
         found.problem = f"{path.name} is damaged; what stands before the damage was read"
+
+
+def _forget(found: Scalars, step: int) -> None:
+    """A run that goes on writes again what was written from this step on; at 0 it only begins."""
+    if step > 0:
+        for tag, curve in found.curves.items():
+            found.curves[tag] = {at: point for at, point in curve.items() if at < step}
 
 
 def _number(value: object) -> float | None:

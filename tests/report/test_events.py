@@ -13,6 +13,7 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from mannlab.report import events
+from mannlab.training.loggers import TensorBoard
 from tests.report import making
 
 
@@ -95,6 +96,19 @@ def test_several_files_of_a_run_are_one_curve(tmp_path: Path) -> None:
     file(tmp_path).rename(tmp_path / "events.out.tfevents.1.old")
     making.log(tmp_path, [5.0, 2.0])
     assert events.read(tmp_path).curve("val/bit_errors", "sequences")[1] == [5.0, 2.0]
+
+
+def test_what_a_run_that_goes_on_takes_back_is_forgotten(tmp_path: Path) -> None:
+    logger = TensorBoard(tmp_path)
+    for step in (10, 20, 30):
+        logger.log_metrics({"val/a": step}, step)
+    logger.close()
+    file(tmp_path).rename(tmp_path / "events.out.tfevents.1.old")
+    logger = TensorBoard(tmp_path)
+    logger.go_on(20)
+    logger.log_metrics({"val/a": 1.0}, 25)
+    logger.close()
+    assert events.read(tmp_path).curve("val/a", "sequences", 1.0) == ([10, 20, 25], [10.0, 20.0, 1.0])
 
 
 def test_numbers_in_the_newer_way_of_writing_them(tmp_path: Path) -> None:
