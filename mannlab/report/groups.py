@@ -128,22 +128,19 @@ class Section:
     def sizes(self, metric: str) -> dict[str, list[tuple[int, str]]]:
         """Kind of size to (size, ``split/metric``), of test sets of two or more sizes."""
         found: dict[str, dict[int, str]] = {}
+        named = self._levels()
         for name in self.measured:
             stream, _, last = name.partition("/")
-            kind, level = self._level(stream)
+            kind, level = _level(stream, named)
             if last == metric.rpartition("/")[2] and level is not None:
                 found.setdefault(kind, {})[level] = name
         return {kind: sorted(levels.items()) for kind, levels in found.items() if len(levels) > 1}
 
-    def _level(self, stream: str) -> tuple[str, int | None]:
-        for run in self.runs:
-            levels = mapping(run.summary.get("generalisation")).get("levels")
-            if isinstance(levels, dict):
-                level = levels.get(stream)
-                kind = stream.removeprefix("test_").removesuffix(str(level)).strip("_").replace("_", " ")
-                return kind or "size", level if isinstance(level, int) else None
-        match = LEVEL.fullmatch(stream)
-        return (match[1].replace("_", " "), int(match[2])) if match else ("", None)
+    def _levels(self) -> dict[str, Any] | None:
+        """The size of each test set, as any run names it; None if none does."""
+        named = [mapping(run.summary.get("generalisation")).get("levels") for run in self.runs]
+        levels = [one for one in named if isinstance(one, dict)]
+        return {stream: level for one in levels for stream, level in one.items()} if levels else None
 
     def trained(self, kind: str) -> int | None:
         """The largest size of training, if all runs that finished agree on it."""
@@ -154,6 +151,15 @@ class Section:
                 size = size.get(kind) if isinstance(size, dict) else size
                 found.add(int(size) if is_number(size) else None)
         return found.pop() if len(found) == 1 else None
+
+
+def _level(stream: str, named: dict[str, Any] | None) -> tuple[str, int | None]:
+    if named is not None:
+        level = named.get(stream)
+        kind = stream.removeprefix("test_").removesuffix(str(level)).strip("_").replace("_", " ")
+        return kind or "size", level if isinstance(level, int) else None
+    match = LEVEL.fullmatch(stream)
+    return (match[1].replace("_", " "), int(match[2])) if match else ("", None)
 
 
 def sections(runs: Sequence[Run], by: Sequence[str] = (), metrics: Sequence[str] = ()) -> list[Section]:

@@ -222,6 +222,16 @@ def test_sizes_are_those_that_the_summary_names(tmp_path: Path) -> None:
     assert found.trained("length") == 20
 
 
+def test_sizes_are_those_of_all_runs(tmp_path: Path) -> None:
+    for name, seed, sizes in (("a", 1, (20, 40)), ("b", 2, (20, 80))):
+        metrics = {f"test_length_{size}/bit_errors": float(size) for size in sizes}
+        levels = {f"test_length_{size}": size for size in sizes}
+        generalisation = {"levels": levels, "trained": 20}
+        making.run(tmp_path / name, seed=seed, metrics=metrics, generalisation=generalisation)
+    (found,) = only(tmp_path).sizes("bit_errors").values()
+    assert [size for size, _ in found] == [20, 40, 80]
+
+
 def test_older_summaries_name_sizes_in_their_metrics(tmp_path: Path) -> None:
     making.run(tmp_path / "a", generalisation=None)
     found = only(tmp_path)
