@@ -75,9 +75,18 @@ class Run:
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """What was measured, by ``split/metric``."""
+        """What was measured, by ``split/metric``.
+
+        Without a test, the main metric in validation is that of the best checkpoint, not of the last: by it a
+        sweep compares its jobs.
+        """
         found = mapping(self.summary.get("metrics"))
-        return {str(key): float(value) for key, value in found.items() if is_number(value)}
+        measured = {str(key): float(value) for key, value in found.items() if is_number(value)}
+        validated, best = f"val/{self.objective.get('metric')}", self.objective.get("value")
+        tested = any(name.startswith("test") for name in measured)
+        if validated in measured and not tested and is_number(best):
+            measured[validated] = float(best)
+        return measured
 
     @property
     def objective(self) -> Mapping[str, Any]:

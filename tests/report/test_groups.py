@@ -167,6 +167,21 @@ def test_validation_is_compared_where_nothing_was_tested(tmp_path: Path) -> None
     assert (found.split, found.full("bit_errors")) == ("val", "val/bit_errors")
 
 
+def test_without_a_test_the_best_validation_counts_as_in_a_sweep(tmp_path: Path) -> None:
+    # The second ends better, but its best checkpoint is worse.
+    for seed, last, best in ((1, 0.9, 0.1), (2, 0.5, 0.4)):
+        said = {"metric": "cost_bits", "mode": "min", "value": best, "shown": "bit_errors"}
+        metrics = {"val/cost_bits": last, "val/bit_errors": last}
+        changed = {"memory__slots": 64 * seed}
+        making.run(tmp_path / str(seed), seed=seed, changed=changed, metrics=metrics, objective=said)
+    found = only(tmp_path)
+    assert [run.metrics["val/cost_bits"] for run in found.runs] == [0.1, 0.4]
+    assert [group.label for group in found.best(found.full("cost_bits"))] == ["slots=64"]
+    making.run(tmp_path / "tested", 3.0, objective={"metric": "cost_bits", "mode": "min", "value": 6.5})
+    (tested,) = runs.collect([tmp_path / "tested"])
+    assert tested.metrics["val/cost_bits"] == 6.0
+
+
 def test_metrics_can_be_chosen(tmp_path: Path) -> None:
     making.run(tmp_path / "a")
     assert only(tmp_path, metric=("cost_bits",)).metrics == ["cost_bits"]
