@@ -37,10 +37,13 @@ class Carried:
         logits, self._state = model.run(batch.inputs, batch.valid, state=state)
         return logits
 
-    def save(self, model: MANN, trainer: Any) -> list[list[Tensor]] | None:
-        """The state of every rank as plain tensors; None if there is none, or it is not made of them."""
+    def held(self, model: MANN) -> list[Any]:
+        """What the state is made of, cut off from the graph; call it as :meth:`run`."""
         self._state = None if self._state is None else model.detach(self._state)
-        leaves = _leaves(self._state)
+        return _leaves(self._state)
+
+    def save(self, leaves: list[Any], trainer: Any) -> list[list[Tensor]] | None:
+        """What every rank :meth:`held`, as plain tensors; None if there is nothing, or something else."""
         plain = all(isinstance(leaf, Tensor) for leaf in leaves)
         mine = [leaf.cpu() for leaf in leaves] if plain else []
         every: list[Any] = [mine]

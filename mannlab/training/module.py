@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
@@ -26,7 +26,7 @@ from mannlab.training.carried import Carried
 from mannlab.training.checkpoints import IDENTITY, check_data
 from mannlab.training.data import EVALUATION_SEED, IGNORED
 from mannlab.training.instruments import Instruments
-from mannlab.training.resume import mark_step, restore_random
+from mannlab.training.resume import mark_step, random_state, restore_random
 from mannlab.training.retuned import Retuned, tuning
 from mannlab.training.tables import (
     WithTables,
@@ -63,6 +63,18 @@ class Ratio(Metric):
 
     def compute(self) -> Tensor:
         return self.total / self.count
+
+
+class Before(NamedTuple):
+    """From where a step begins, besides weights.
+
+    Attributes:
+        random: this process's generators.
+        carried: what the state of a continuous task's texts is made of.
+    """
+
+    random: dict[str, Tensor]
+    carried: list[Any]
 
 
 def with_loss(score: Score, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
@@ -124,6 +136,7 @@ class MannModule(LightningModule):
         # Validation goes through its own texts in the middle of training's.
         self._carried = {"train": Carried(), "evaluation": Carried()}
         self._saved_state: list[list[Tensor]] | None = None
+        self._before: Before | None = None
 
     @property
     def data(self) -> Any:
@@ -153,6 +166,9 @@ class MannModule(LightningModule):
     # ------------------------------------------------------------------ training
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if self._pending == 0:
+            # Where gradients are not accumulated, nothing is saved in the middle of a step.
+            self._before = self._now() if self.trainer.accumulate_grad_batches > 1 else None
         self.position = self.data.consumed + self._pending
         self._pending += len(batch) * self.trainer.world_size
         score = self.task.score(self._logits(batch, "train"), batch)
@@ -353,13 +369,19 @@ class MannModule(LightningModule):
 
     # ------------------------------------------------------------------ checkpoints
 
+    def _now(self) -> Before:
+        held = self._carried["train"].held(self.model) if self.task.continuous else []
+        return Before(random_state(self.trainer.strategy.root_device), held)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        mark_step(checkpoint, self._batches, self.trainer)
+        # A step that is not finished is made again.
+        before = self._before if self._before is not None and self._pending else self._now()
+        mark_step(checkpoint, self._batches, self.trainer, before.random)
         checkpoint["tuning"], checkpoint["seconds"] = self.tuning, time.monotonic() - self.began
         if self.task.fingerprint is not None:
             checkpoint["fingerprint"] = self.task.fingerprint
         if self.task.continuous:
-            checkpoint["carried"] = self._carried["train"].save(self.model, self.trainer)
+            checkpoint["carried"] = self._carried["train"].save(before.carried, self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_data(checkpoint, self.task, Path("The checkpoint"))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def mark_step(checkpoint: dict[str, Any], batches: int, trainer: Any) -> None:
+def mark_step(checkpoint: dict[str, Any], batches: int, trainer: Any, random: dict[str, Tensor]) -> None:
     """Make a checkpoint say "right after an optimizer step", whenever it was written.
 
     Lightning's loop counters differ with the hook that saves (after a batch, within a validation, at
@@ -18,6 +18,7 @@ def mark_step(checkpoint: dict[str, Any], batches: int, trainer: Any) -> None:
         checkpoint: from Lightning, changed here; gains ``random``, one random state per rank.
         batches: batches consumed by the optimizer steps so far.
         trainer: the trainer.
+        random: the :func:`random_state` from which the next step begins.
     """
     loop = checkpoint["loops"]["fit_loop"]
     done = {"ready": batches, "started": batches, "processed": batches, "completed": max(0, batches - 1)}
@@ -26,7 +27,7 @@ def mark_step(checkpoint: dict[str, Any], batches: int, trainer: Any) -> None:
     epoch = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
     loop["epoch_progress"] |= {"total": epoch, "current": dict(epoch)}
     loop["epoch_loop.state_dict"]["_batches_that_stepped"] = max(0, trainer.global_step - 1)
-    checkpoint["random"] = gather_random(trainer)
+    checkpoint["random"] = gather_random(trainer, random)
 
 
 def _zeros(progress: Any) -> Any:
@@ -43,9 +44,8 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
     return state
 
 
-def gather_random(trainer: Any) -> list[dict[str, Tensor]]:
-    """:func:`random_state` of every rank; all ranks must call it."""
-    state = random_state(trainer.strategy.root_device)
+def gather_random(trainer: Any, state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The :func:`random_state` of every rank, of which ``state`` is one; all ranks must call it."""
     if trainer.world_size == 1:
         return [state]
     states: list[Any] = [None] * trainer.world_size

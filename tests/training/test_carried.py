@@ -100,7 +100,7 @@ def test_what_does_not_fit_begins_anew(caplog: pytest.LogCaptureFixture) -> None
     class OneRank:
         world_size = 1
 
-    saved = carried.save(model, OneRank())
+    saved = carried.save(carried.held(model), OneRank())
     assert saved is not None
     other.load(saved, model, 3, 0)
     assert other._state is None

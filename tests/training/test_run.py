@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import LambdaCallback
 from torch import nn
 
 from mannlab.errors import CheckpointError, ConfigError, MannlabError
@@ -97,6 +98,41 @@ def test_a_resumed_run_draws_the_same_dropout(
     train(settings({"trainer.max_steps": 4}), tmp_path / "first")
     train(settings({"trainer.max_steps": 8, "ckpt_path": str(tmp_path / "first")}), tmp_path / "second")
     assert same(last(tmp_path / "whole")["state_dict"], last(tmp_path / "second")["state_dict"])
+
+
+IN_BETWEEN = {"trainer.accumulate_grad_batches": 2, "trainer.val_check_interval": 3}
+BYTES = {"name": "language_modelling", "source": "pydoc", "level": "byte", "length": 6, "eval_lanes": 4}
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"model.dropout": 0.5},
+        {"task": BYTES, "trainer.limit_val_batches": 2},
+    ],
+    ids=["dropout", "text"],
+)
+def test_what_is_saved_between_accumulated_gradients_goes_on_exactly(
+    tmp_path: Path, settings: Any, extra: Any
+) -> None:
+    """A validation after batch 3 saves in the middle of step 2."""
+
+    def stop(trainer: Any, module: Any, batch: Any, index: int) -> None:
+        if index == 3:
+            raise KeyboardInterrupt
+
+    def run(name: str, more: dict[str, Any], also: Any = ()) -> None:
+        train(settings({"trainer.max_steps": 6, **IN_BETWEEN, **extra, **more}), tmp_path / name, also)
+
+    run("whole", {})
+    with pytest.raises(KeyboardInterrupt):
+        run("first", {}, [LambdaCallback(on_train_batch_start=stop)])
+    assert last(tmp_path / "first")["global_step"] == 1
+    run("second", {"ckpt_path": str(tmp_path / "first")})
+    one, two = last(tmp_path / "whole"), last(tmp_path / "second")
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "random", "global_step", "StreamData"):
+        assert same(one[key], two[key]), key
+    assert same(one.get("carried"), two.get("carried"))
 
 
 def test_last_finds_the_sibling_and_keeps_its_best(tmp_path: Path, settings: Any) -> None:
