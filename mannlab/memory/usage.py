@@ -23,8 +23,10 @@ class Usage:
     def add(self, rows: Tensor, weights: Tensor) -> None:
         """Note reads: ``rows`` (int64) and ``weights``, of any one shape."""
         if self._mass is None or self._reads is None or self._mass.device != rows.device:
-            self._mass = torch.zeros(self.slots, dtype=torch.float32, device=rows.device)
-            self._reads = torch.zeros_like(self._mass)
+            # Counting begun in inference mode may go on outside.
+            with torch.inference_mode(False):
+                self._mass = torch.zeros(self.slots, dtype=torch.float32, device=rows.device)
+                self._reads = torch.zeros_like(self._mass)
         flat = rows.flatten()
         self._mass.index_add_(0, flat, weights.detach().flatten().abs().float())
         self._reads.index_add_(0, flat, torch.ones_like(flat, dtype=torch.float32))

@@ -10,6 +10,17 @@ import torch
 from mannlab.memory.usage import Usage, statistics
 
 
+def test_counting_begun_in_inference_mode_goes_on_outside() -> None:
+    usage = Usage(3)
+    with torch.inference_mode():
+        usage.add(torch.tensor([0]), torch.tensor([1.0]))
+    with torch.no_grad():
+        usage.add(torch.tensor([2]), torch.tensor([0.5]))
+    found = usage.take()
+    assert found is not None
+    assert found.tolist() == [[1, 0, 1], [1, 0, 0.5]]
+
+
 def test_even_use() -> None:
     found = statistics(torch.full((100,), 3.0), torch.full((100,), 0.5))
     assert found["used_percent"] == 100
