@@ -16,16 +16,22 @@ from torch import Tensor
 MOST_KEPT = 8
 ALIGNMENT = 16  # numbers: a cache line of the shorter type
 
-_free: list[Tensor] = []
+# Threads and the garbage collector, which may give room back at any line, come in between: what is found in a
+# copy is taken only if it is still there. No lock, which a forked process would inherit in whatever state.
+_free: set[Tensor] = set()
 
 # Tests set it to NaN, so that a cell that is read before it is written spoils the result.
 fill: float | None = None
 
 
 def _take(size: int, dtype: torch.dtype) -> Tensor:
-    fitting = [n for n, room in enumerate(_free) if room.dtype == dtype and size <= len(room) <= 4 * size]
-    if fitting:
-        return _free.pop(min(fitting, key=lambda n: len(_free[n])))
+    fitting = [room for room in _free.copy() if room.dtype == dtype and size <= len(room) <= 4 * size]
+    for room in sorted(fitting, key=len):
+        try:
+            _free.remove(room)
+        except KeyError:
+            continue
+        return room
     # An evaluation's room is for training, too, which may not write to a tensor of inference mode.
     with torch.inference_mode(False):
         return torch.empty(size, dtype=dtype)
@@ -60,9 +66,10 @@ class History:
     def __del__(self) -> None:
         # While the interpreter ends, what is above may be gone.
         if _free is not None and hasattr(self, "_room"):
-            _free.append(self._room)
-            if len(_free) > MOST_KEPT:
-                _free.pop(min(range(len(_free)), key=lambda n: len(_free[n])))
+            _free.add(self._room)
+            kept = _free.copy()
+            if len(kept) > MOST_KEPT:
+                _free.discard(min(kept, key=len))
 
 
 def forget() -> None:

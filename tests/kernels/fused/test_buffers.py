@@ -48,6 +48,42 @@ def test_little_is_kept():
     assert min(map(len, buffers._free)) > 0
 
 
+def test_room_given_back_in_the_middle_of_a_search():
+    """As threads and the garbage collector do, at any line."""
+    small, fitting = History({"a": (16,)}, torch.float32), History({"a": (96,)}, torch.float32)
+    others = [History({"a": (4096,)}, torch.float64) for _ in range(buffers.MOST_KEPT - 1)]
+    place = fitting.tensors["a"].data_ptr()
+    del small, fitting
+
+    class Float32:
+        def __eq__(self, other):
+            others.clear()
+            return other == torch.float32
+
+        __hash__ = None
+
+    found = History({"a": (96,)}, Float32())
+    assert found.tensors["a"].dtype == torch.float32
+    assert found.tensors["a"].data_ptr() == place
+    assert all(room.data_ptr() != place for room in buffers._free)
+
+
+def test_room_that_another_takes_first_is_left_to_it():
+    History({"a": (96,)}, torch.float32)
+    taken = []
+
+    class Float32:
+        def __eq__(self, other):
+            taken.append(History({"a": (96,)}, torch.float32))
+            return other == torch.float32
+
+        __hash__ = None
+
+    with pytest.raises(TypeError, match="dtype"):  # it turns to fresh memory, of a type that torch knows
+        History({"a": (96,)}, Float32())
+    assert len(taken) == 1
+
+
 def test_room_of_an_evaluation_serves_training():
     with torch.inference_mode():
         evaluated = History({"a": (40,)}, torch.float32)
