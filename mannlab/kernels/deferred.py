@@ -87,14 +87,16 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, token: Tensor, shared: Shared) -> Tensor:
         weight, bias = shared.weights
         assert weight is not None
-        ctx.shared, ctx.x = shared, x
+        ctx.tape = shared.tape
+        # As saved tensors, so that writing to them before the backward pass is noticed.
+        ctx.save_for_backward(x, weight)
         return x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> Any:
-        ctx.shared.tape.add(ctx.x, grad)
-        weight = ctx.shared.weights[0]
+        x, weight = ctx.saved_tensors
+        ctx.tape.add(x, grad)
         return (grad @ weight if ctx.needs_input_grad[0] else None), None, None
 
 

@@ -27,12 +27,15 @@ class _Step(torch.autograd.Function):
         g.copy_(g_tanh)
         new_c = torch.addcmul(f * c, i, g)
         squashed = new_c.tanh()
-        ctx.shared, ctx.x, ctx.h, ctx.c, ctx.gates, ctx.squashed = shared, x, h, c, gates, squashed
+        ctx.tape, ctx.gates, ctx.squashed = shared.tape, gates, squashed
+        # As saved tensors, so that writing to them before the backward pass is noticed.
+        ctx.save_for_backward(x, h, c, from_x, from_h)
         return o * squashed, new_c
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, on_h: Tensor, on_c: Tensor) -> Any:
+        x, h, c, from_x, from_h = ctx.saved_tensors
         gates = ctx.gates
         i, f, g, o = gates.chunk(4, 1)
         through = on_h * o
@@ -42,11 +45,10 @@ class _Step(torch.autograd.Function):
         slope_i, slope_f, slope_g, slope_o = slopes.chunk(4, 1)
         torch.mul(g, g, out=slope_g).neg_().add_(1)
         slope_i.mul_(on_c * g)
-        slope_f.mul_(on_c * ctx.c)
+        slope_f.mul_(on_c * c)
         slope_g.mul_(on_c * i)
         slope_o.mul_(on_h * ctx.squashed)
-        from_x, _, from_h, _ = ctx.shared.weights
-        ctx.shared.tape.add(ctx.x, ctx.h, slopes)
+        ctx.tape.add(x, h, slopes)
         need_x, need_h, need_c = ctx.needs_input_grad[:3]
         return (
             slopes @ from_x if need_x else None,

@@ -80,6 +80,29 @@ def test_a_linear_layer_by_steps():
             torch.testing.assert_close(one, other)
 
 
+def changed_too_late(sources: list[torch.Tensor], run) -> None:
+    """Each of ``sources``, written to before the backward pass of ``run()``, is noticed."""
+    for source in sources:
+        out = run()
+        with torch.no_grad():
+            source.mul_(2)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            out.sum().backward()
+
+
+def test_what_a_linear_layer_was_given_stays():
+    layer, x = nn.Linear(4, 3).double(), torch.randn(2, 4, dtype=F64, requires_grad=True)
+    changed_too_late([layer.weight, x], lambda: stepper(layer)(x))
+
+
+def test_what_an_lstm_step_was_given_stays():
+    layer, x, _ = make()
+    h, c = torch.randn(2, 3, 7, dtype=F64).unbind()
+    x, h, c = x[:, 0].detach(), h.clone(), c.clone()
+    given = [x, h, c, layer.weight_ih_l0, layer.weight_hh_l0]
+    changed_too_late(given, lambda: lstm.step(x, h, c, Shared(*weights(layer)))[0])
+
+
 def test_it_stands_aside_where_it_does_not_pay():
     layer = nn.Linear(4, 3)
     assert stepper(layer) is not layer
