@@ -224,6 +224,18 @@ class TestBuffers:
         assert torch.equal(first[0], second[0])
         del state
 
+    def test_rows_asked_for_from_another_device(self, engine):
+        """As of a model on a GPU whose memory is on the CPU."""
+
+        class There:
+            def to(self, device):
+                assert device == torch.device("cpu")
+                return torch.tensor([5, 2])
+
+        memory = make(engine=engine)
+        _, state = memory.sequence(stream(memory, 2, 5), memory.init_state(2))
+        assert torch.equal(memory.rows(state, There()), memory.rows(state)[:, [5, 2]])
+
     def test_a_graph_that_was_undone_says_so(self, engine):
         memory = make(engine=engine)
         x = stream(memory, 2, 9)

@@ -343,7 +343,7 @@ class Session:
         """The memory ``[B, N, W]`` after the last step, copied; or ``slots`` (``int64[S]``) of it alone."""
         self._go_to(self.time)
         memory = torch.as_tensor(self._ready().memory)
-        return memory.clone() if slots is None else memory[:, slots]
+        return memory.clone() if slots is None else memory[:, slots.to(memory.device)]
 
     def traced(self) -> dict[str, Tensor]:
         """Weights of the last step's reads and writes, each ``[B, H, N]``; nothing before the first step."""
