@@ -224,6 +224,30 @@ class TestBuffers:
         assert torch.equal(first[0], second[0])
         del state
 
+    def test_a_pass_that_begins_where_another_ended(self, engine):
+        memory = make(engine=engine)
+        xs = [x.detach().requires_grad_() for x in stream(memory, 2, 8).unbind(1)]
+        state, reads = memory.init_state(2), []
+        for x in xs:
+            read, state = memory.step(x, state)
+            reads.append(read)
+        for t in reversed(range(8)):
+            (found,) = torch.autograd.grad(reads[t].sum(), xs[t], retain_graph=True)
+            wanted = by_definition(memory, torch.stack(xs, 1))[0][:, t]
+            torch.testing.assert_close(found, torch.autograd.grad(wanted.sum(), xs[t])[0])
+
+    def test_going_on_with_a_graph_after_its_backward_pass(self, engine):
+        memory = make(engine=engine)
+        x = stream(memory, 2, 8)
+        first, state = memory.sequence(x[:, :4], memory.init_state(2))
+        first.square().sum().backward(retain_graph=True)
+        x.grad = None
+        rest, state = memory.sequence(x[:, 4:], state)
+        rest.square().sum().backward()
+        twin = x.detach().clone().requires_grad_()
+        by_definition(memory, twin)[0][:, 4:].square().sum().backward()
+        torch.testing.assert_close(x.grad, twin.grad)
+
     def test_rows_asked_for_from_another_device(self, engine):
         """As of a model on a GPU whose memory is on the CPU."""
 

@@ -207,6 +207,7 @@ class Session:
         self.cells: Cells | None
         self.cells, self.gradient = pool.take(self.key, lambda: engine.cells(batch, layout))
         self.dirty = False  # the gradient buffer holds something
+        self.backward_pass: int | None = None  # of what it holds
         self.time = self.base = self.position = 0
         self.first = engine.nothing(batch, layout)
         self.blocks: list[History] = []
@@ -314,11 +315,12 @@ class Session:
             )
         if self.gradient is None:
             self.gradient = self.engine.gradient(cells)
-        if self.position != time + 1:
-            if self.dirty:  # a second pass over the same graph
-                self.engine.clear(cells, self.gradient)
-            self._go_to(time + 1)
-        self.dirty = True
+        # One pass may begin right where another ended.
+        current = torch._C._current_graph_task_id()
+        if self.dirty and (current != self.backward_pass or self.position != time + 1):
+            self.engine.clear(cells, self.gradient)
+        self._go_to(time + 1)
+        self.dirty, self.backward_pass = True, current
         n, s = divmod(time - self.base, BLOCK)
         out = self.engine.backward(
             s, self._last(time), cells, self.gradient, self.blocks[n], grad_reads, grad_weights
