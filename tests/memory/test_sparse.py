@@ -248,6 +248,25 @@ class TestBuffers:
         by_definition(memory, twin)[0][:, 4:].square().sum().backward()
         torch.testing.assert_close(x.grad, twin.grad)
 
+    @pytest.mark.parametrize("index", ["exact", "lsh"])
+    def test_buffers_of_an_evaluation_serve_training(self, engine, index):
+        memory = make(engine=engine, index=index)
+        x = stream(memory, 2, 9)
+        with torch.inference_mode():
+            _, state = memory.sequence(x, memory.init_state(2))
+        memory.sequence(x, state)  # goes on outside
+        del state
+        assert_clean(memory)
+        twin = x.detach().clone().requires_grad_()
+        reads = memory.sequence(x, memory.init_state(2))[0]
+        total = reads.sum()
+        with torch.inference_mode():
+            total.backward()
+        memory.sequence(twin, memory.init_state(2))[0].sum().backward()
+        assert torch.equal(x.grad, twin.grad)
+        del reads
+        assert_clean(memory)
+
     def test_rows_asked_for_from_another_device(self, engine):
         """As of a model on a GPU whose memory is on the CPU."""
 

@@ -88,6 +88,8 @@ class LSH:
         depth: rows in a bucket.
     """
 
+    # A sequence begun in inference mode may go on outside, where tensors of that mode cannot be written to.
+    @torch.inference_mode(False)
     def __init__(self, layout: Layout, batch: int, like: Tensor, tables: int = 8, depth: int = 32) -> None:
         self.tables, self.depth, self.batch = tables, depth, batch
         self.bits = min(14, max(4, math.ceil(math.log2(max(layout.slots, 2) / depth)) + 1))

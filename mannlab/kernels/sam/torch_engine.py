@@ -35,7 +35,9 @@ class TorchEngine:
         self.clock = 0
 
     # ------------------------------------------------------------------ arrays
+    # An evaluation's arrays are for training, too, which may not write to tensors of inference mode.
 
+    @torch.inference_mode(False)
     def cells(self, batch: int, layout: Layout) -> Cells:
         slots, width = layout.slots, layout.width
         memory = self.like.new_zeros(batch, slots, width)
@@ -49,6 +51,7 @@ class TorchEngine:
     def _live(self, batch: int, slots: int) -> Any:
         return np.full(batch, 0 if self.initial is None else slots)
 
+    @torch.inference_mode(False)
     def history(self, steps: int, batch: int, layout: Layout) -> History:
         heads, sparsity = layout.heads, layout.sparsity
         new = self.like.new_zeros
@@ -65,6 +68,7 @@ class TorchEngine:
         shape = (batch, layout.heads, layout.sparsity)
         return Last(self.like.new_zeros(shape, dtype=torch.int64), self.like.new_zeros(shape))
 
+    @torch.inference_mode(False)
     def gradient(self, cells: Cells) -> Any:
         return torch.zeros_like(cells.memory)
 
