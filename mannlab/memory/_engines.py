@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+import torch
 from torch import Tensor
 
 from mannlab.errors import ConfigError
 from mannlab.kernels.sam.session import Engine
+
+COMPILED = (torch.float32, torch.float64)  # what compiled code works in
 
 
 def make_engine(like: Tensor, initial: Tensor | None, wanted: str = "auto") -> Engine:
@@ -16,18 +19,22 @@ def make_engine(like: Tensor, initial: Tensor | None, wanted: str = "auto") -> E
     Args:
         like: a tensor of that device and type.
         initial: ``[N, W]``, the initial memory, or None for zeros.
-        wanted: ``numba`` (CPU only), ``torch`` (any device), or ``auto``, the fastest that works.
+        wanted: ``numba`` (CPU; float32 or float64), ``torch`` (any device and type), or ``auto``, the fastest
+            that works.
 
     Raises:
-        ConfigError: numba is asked for on another device, or is not installed.
+        ConfigError: numba is asked for on another device or for another type, or is not installed.
     """
-    on_cpu, there = like.device.type == "cpu", find_spec("numba") is not None
-    if wanted == "numba" and not (on_cpu and there):
-        why = (
-            "numba is not installed" if on_cpu else f"the model is on {like.device}, and numba works on CPUs"
-        )
-        raise ConfigError(f"memory.engine: numba cannot be used: {why}.", "Use memory.engine=auto.")
-    if wanted == "torch" or not (on_cpu and there):
+    why_not = ""
+    if like.device.type != "cpu":
+        why_not = f"the model is on {like.device}, and numba works on CPUs"
+    elif like.dtype not in COMPILED:
+        why_not = f"the model is in {like.dtype}, and numba works in float32 and float64"
+    elif find_spec("numba") is None:
+        why_not = "numba is not installed"
+    if wanted == "numba" and why_not:
+        raise ConfigError(f"memory.engine: numba cannot be used: {why_not}.", "Use memory.engine=auto.")
+    if wanted == "torch" or why_not:
         from mannlab.kernels.sam.torch_engine import TorchEngine
 
         return TorchEngine(like, initial)

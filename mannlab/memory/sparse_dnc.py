@@ -6,8 +6,10 @@ from typing import Literal
 
 from torch import Tensor
 
+from mannlab.errors import require
 from mannlab.kernels.sam.session import Engine
 from mannlab.kernels.sdnc.layout import Layout
+from mannlab.memory._engines import COMPILED
 from mannlab.memory._in_place import InPlaceMemory
 from mannlab.registry import register
 
@@ -48,4 +50,9 @@ class SparseDNC(InPlaceMemory):
     def make_engine(self, like: Tensor, initial: Tensor | None) -> Engine:
         from mannlab.kernels.sdnc.engine import make_engine
 
+        require(
+            like.dtype in COMPILED,
+            f"memory: sparse_dnc cannot be used in {like.dtype}: it works in float32 and float64.",
+            "Use trainer.precision=32-true or bf16-mixed, or memory=sparse.",
+        )
         return make_engine(like, initial)

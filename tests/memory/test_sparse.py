@@ -372,6 +372,26 @@ def test_half_precision_controllers_keep_a_float32_memory():
     reads.sum().backward()
 
 
+@pytest.mark.parametrize(("dtype", "close"), [(torch.bfloat16, 0.1), (torch.float16, 0.02)])
+def test_a_memory_in_half_precision(dtype, close):
+    memory = make(engine="auto").to(dtype)
+    x = torch.randn(2, 3, memory.interface_size).to(dtype).requires_grad_()
+    twin = x.detach().double().requires_grad_()
+    reads = memory.sequence(x, memory.init_state(2))[0]
+    wanted = by_definition(memory, twin)[0]
+    assert reads.dtype == dtype
+    torch.testing.assert_close(reads.double(), wanted, rtol=0, atol=close)
+    for each in (reads, wanted):
+        each.sum().backward()
+    torch.testing.assert_close(x.grad.double(), twin.grad, rtol=0, atol=5 * close)
+
+
+def test_compiled_code_in_half_precision_is_refused():
+    memory = make(engine="numba").to(torch.bfloat16)
+    with pytest.raises(ConfigError, match=r"memory\.engine: numba cannot be used: .* float32 and float64"):
+        memory.init_state(2)
+
+
 def test_trace_shows_weights():
     memory = make()
     _, state = memory.sequence(stream(memory, 2, 5), memory.init_state(2))

@@ -147,6 +147,11 @@ def test_cost_does_not_touch_what_is_not_used():
     reads.sum().backward()
 
 
+def test_half_precision_is_refused():
+    with pytest.raises(ConfigError, match=r"float16: it works in float32 and float64"):
+        make().half().init_state(2)
+
+
 @pytest.mark.parametrize(("options", "said"), [({"links": 0}, "links: 0"), ({"slots": 1}, "sparsity: 2")])
 def test_impossible_sizes(options, said):
     with pytest.raises(ConfigError, match=said):

@@ -303,7 +303,9 @@ class TorchEngine:
 
 def inverse_norm(rows: Tensor) -> Tensor:
     """One over the norm of ``[..., W]``."""
-    return (rows.square().sum(-1) + NORM_EPSILON).rsqrt()
+    # In float16 the usual epsilon is 0.
+    epsilon = max(NORM_EPSILON, torch.finfo(rows.dtype).tiny)
+    return (rows.square().sum(-1) + epsilon).rsqrt()
 
 
 def fields(said: Tensor, heads: int, width: int) -> tuple[Tensor, ...]:
