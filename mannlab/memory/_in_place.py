@@ -63,7 +63,12 @@ class InPlaceMemory(Memory[InPlaceState]):
         initial = self.first_memory
         version = None if initial is None else (initial.data_ptr(), initial._version)
         key = (self._like.dtype, self._like.device, version)
-        if self._engine is None or self._engine[0] != key:
+        # Fused optimizers, and whoever writes to ``.data``, leave the version as it was.
+        if (
+            self._engine is None
+            or self._engine[0] != key
+            or not (initial is None or self._engine[1].starts_from(initial))
+        ):
             self._pool.clear()
             self._engine = (key, self.make_engine(self._like, initial))
         return self._engine[1]

@@ -333,6 +333,27 @@ class TestBuffers:
                 memory.first_memory -= 0.5 * memory.first_memory.grad
             del reads
 
+    def test_a_learned_memory_learns_by_a_fused_optimizer(self, engine):
+        """Which changes values without a trace in the parameter's version."""
+        memory = make(engine=engine, init="learned")
+        optimizer = torch.optim.Adam(memory.parameters(), lr=0.1, fused=True)
+        x = stream(memory, 2, 5).detach()
+        for _ in range(3):
+            reads = memory.sequence(x, memory.init_state(2))[0]
+            torch.testing.assert_close(reads, by_definition(memory, x)[0])
+            optimizer.zero_grad()
+            reads.square().sum().backward()
+            optimizer.step()
+
+    @pytest.mark.parametrize("init", ["learned", "random"])
+    def test_a_memory_whose_data_is_replaced_is_read_as_it_is_now(self, engine, init):
+        memory = make(engine=engine, init=init)
+        x = stream(memory, 2, 5).detach()
+        memory.sequence(x, memory.init_state(2))
+        memory.first_memory.data.copy_(torch.randn(8, 3, dtype=torch.float64))
+        found = memory.sequence(x, memory.init_state(2))[0]
+        torch.testing.assert_close(found, by_definition(memory, x)[0])
+
     def test_only_touched_rows_get_gradients(self, engine):
         memory = make(engine=engine, init="learned", slots=50)
         reads, state = memory.sequence(stream(memory, 1, 2), memory.init_state(1))

@@ -51,6 +51,9 @@ class NumbaEngine:
         """Say why nothing happens for a while, where compiled code is not kept from an earlier run."""
         announce(self.step_function, "the sparse memory", 20)
 
+    def starts_from(self, initial: Tensor) -> bool:
+        return np.array_equal(self.initial, initial.detach().cpu().numpy())
+
     def cells(self, batch: int, layout: Layout) -> Cells:
         slots, width = layout.slots, layout.width
         cells = Cells(

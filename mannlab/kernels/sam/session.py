@@ -38,6 +38,9 @@ class Search(NamedTuple):
 class Engine(Protocol):
     """What works on the arrays; ``s`` is a step's place in its block of history."""
 
+    def starts_from(self, initial: Tensor) -> bool:
+        """Whether ``initial[N, W]`` is still what the engine has a copy of."""
+
     def cells(self, batch: int, layout: Layout) -> Cells:
         """An unused memory: zeros everywhere."""
 

@@ -34,6 +34,9 @@ class TorchEngine:
         self.initial = None if initial is None else initial.detach().clone()
         self.clock = 0
 
+    def starts_from(self, initial: Tensor) -> bool:
+        return self.initial is not None and torch.equal(self.initial, initial)
+
     # ------------------------------------------------------------------ arrays
     # An evaluation's arrays are for training, too, which may not write to tensors of inference mode.
 
