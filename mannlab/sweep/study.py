@@ -155,8 +155,8 @@ class Study:
         return str(self.sweep.folder)
 
     def plan(self) -> list[Job]:
-        """As many jobs as there will be, all like one that is given nothing."""
-        config = compose.plain(_without_hydra(self.composition.compose([])))
+        """As many jobs as there will be, all like one with the example of each value."""
+        config = _example(self.composition, self.space)
         processes, gpus = needs(config, start.places(self.sweep.options))
         threads = config.get("threads") if isinstance(config.get("threads"), int) else None
         left = self.search.trials - len(self.sweep.jobs) + len(self.waiting)
@@ -207,12 +207,14 @@ class Study:
             self.study.tell(job.trial, state=state.FAIL, skip_if_finished=True)
 
 
-def _without_hydra(config: Any) -> Any:
+def _example(composition: Composition, space: Space) -> dict[str, Any]:
+    """The configuration of some job: what is searched may have no default."""
     from omegaconf import open_dict
 
+    config = composition.compose([f"{key}={one.example}" for key, one in space.items()])
     with open_dict(config):
         config.pop("hydra")
-    return config
+    return compose.plain(config)
 
 
 # ---------------------------------------------------------------------- a search
@@ -231,8 +233,7 @@ def check(options: Options, composition: Composition, space: Space) -> None:
     """
     assert options.search is not None
     optuna(), sampler_of(options.search), pruner_of(options.search)
-    example = [f"{key}={one.example}" for key, one in space.items()]
-    compose.plain(_without_hydra(composition.compose(example)))
+    _example(composition, space)
 
 
 def direction_of(search: Search, config: Mapping[str, Any]) -> str:
@@ -250,8 +251,7 @@ def direction_of(search: Search, config: Mapping[str, Any]) -> str:
 def run(sweep: Sweep, composition: Composition, space: Space, again: Sequence[Job] = ()) -> dict[str, Any]:
     """Search; returns what was best, as Hydra's sweepers do."""
     assert sweep.options.search is not None
-    config = compose.plain(_without_hydra(composition.compose([])))
-    direction = direction_of(sweep.options.search, config)
+    direction = direction_of(sweep.options.search, _example(composition, space))
     source = Study(sweep, composition, space, direction, again)
     start.carry_out(sweep, source)
     state = optuna().trial.TrialState

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mannlab import registry
 from mannlab.__main__ import main
 from mannlab.errors import ConfigError
 from mannlab.sweep import study
@@ -153,3 +154,26 @@ def test_a_hopeless_job_is_given_up(tmp_path: Path) -> None:
 def test_optunas_sweeper_alone_has_defaults(children: Children) -> None:
     folder = children("hydra/sweeper=optuna", "optimizer.lr=0.5,0.6", "+sweep.search.trials=1")
     assert json.loads((folder / "sweep.json").read_text())["options"]["search"]["trials"] == 1
+
+
+NEEDY = """
+from mannlab.memory.none import NoMemory
+from mannlab.registry import register
+
+@register("memory", "needy")
+class Needy(NoMemory):
+    def __init__(self, *, size: int) -> None:
+        super().__init__()
+"""
+
+
+def test_what_is_searched_needs_no_default(
+    children: Children, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "needy_plugin.py").write_text(NEEDY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(registry, "_components", dict(registry._components))
+    search = ["sweep=optuna", "memory=needy", "memory.size=range(2,5)", "sweep.search.trials=2"]
+    folder = children("plugins=[needy_plugin]", *search)
+    assert main(["resume", f"sweep={folder}", "sweep.search.trials=3"]) == 0
+    assert all(job.overrides[0][:-1] == "memory.size=" for job in Sweep.read(folder).jobs)
