@@ -34,8 +34,13 @@ class WriteError(MannlabError):
     """A file of the run cannot be written: the disk is full, or the folder is read-only."""
 
 
-def replace_file(target: Path, write: Any) -> None:
+def replace_file(target: Path, write: Any, run: Path | None = None) -> None:
     """Call ``write(temporary path)``, then put the result in place of ``target`` in one move.
+
+    Args:
+        target: the file.
+        write: makes it.
+        run: the folder of the run that is stopped if this fails.
 
     Raises:
         WriteError: it failed; ``target`` is as it was.
@@ -45,16 +50,18 @@ def replace_file(target: Path, write: Any) -> None:
             write(temporary)
     except (OSError, RuntimeError) as error:
         # torch's zip writer reports a full disk as a RuntimeError.
-        intact = (
+        hint = (
             f"{target} still holds what was saved before."
             if target.exists()
             else "Nothing was saved there yet."
         )
-        raise WriteError(
-            f"Cannot write {target.name} in {target.parent}: {error}",
-            f"{intact} The run was stopped. Make room or give another output folder, then continue with "
-            f"ckpt_path={target.parent.parent}.",
-        ) from error
+        if run is None:
+            hint += " Make room there, or choose another place."
+        else:
+            more = to_resume(run)
+            hint += " The run was stopped. Make room or give another output folder, then "
+            hint += f"continue with {more}." if more else "start it again."
+        raise WriteError(f"Cannot write {target.name} in {target.parent}: {error}", hint) from error
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -63,7 +70,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        replace_file(Path(path), lambda temporary: torch.save(checkpoint, temporary))
+        path = Path(path)
+        replace_file(path, lambda temporary: torch.save(checkpoint, temporary), path.parent.parent)
 
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None

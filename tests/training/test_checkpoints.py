@@ -47,6 +47,7 @@ def test_full_disk_leaves_the_old_checkpoint_whole(tmp_path: Path, monkeypatch: 
         AtomicCheckpointIO().save_checkpoint(GOOD, path)
     assert str(path.parent) in str(caught.value)
     assert "still holds" in caught.value.hint
+    assert f"ckpt_path={tmp_path / 'run'}." in caught.value.hint
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ["last.ckpt"]
 
@@ -57,6 +58,26 @@ def test_replace_file_makes_folders_and_leaves_nothing_else(tmp_path: Path) -> N
     replace_file(target, lambda path: path.write_text("two"))
     assert target.read_text() == "two"
     assert os.listdir(target.parent) == ["b.txt"]
+
+
+def test_a_file_that_cannot_be_written_says_what_it_was_of(tmp_path: Path) -> None:
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    def hint(target: Path, **of: Any) -> str:
+        with pytest.raises(WriteError, match="No space left") as caught:
+            replace_file(target, full, **of)
+        return caught.value.hint
+
+    alone = hint(tmp_path / "here" / "answers.txt")
+    assert alone == "Nothing was saved there yet. Make room there, or choose another place."
+    run = tmp_path / "run"
+    first = hint(run / "checkpoints" / "last.ckpt", run=run)
+    assert first.endswith(
+        "The run was stopped. Make room or give another output folder, then start it again."
+    )
+    put(run / "checkpoints" / "last.ckpt")
+    assert hint(run / "pictures" / "val.png", run=run).endswith(f"then continue with ckpt_path={run}.")
 
 
 class Payload:

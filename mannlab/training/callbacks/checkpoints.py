@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from mannlab.errors import MannlabError
-from mannlab.training.checkpoints import FOLDER, read_checkpoint, replace_file
+from mannlab.training.checkpoints import FOLDER, of_run, read_checkpoint, replace_file, to_resume
 
 
 class Checkpoints(Checkpoint):
@@ -24,6 +24,9 @@ class Checkpoints(Checkpoint):
 
     Args:
         every_n_steps: also write last.ckpt each this many optimizer steps; null: at validations only.
+
+    Attributes:
+        kept: whether the folder's last.ckpt is of this run, and not of another one before.
     """
 
     def __init__(self, every_n_steps: int | None = None) -> None:
@@ -33,6 +36,7 @@ class Checkpoints(Checkpoint):
         self.best_level = 0
         self._saved_step = -1
         self._resumed: Path | None = None
+        self.kept = False
 
     def resumed_from(self, path: Path) -> None:
         """Say where the run continues from, so that its best checkpoint can be carried over."""
@@ -40,6 +44,7 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._saved_step = trainer.global_step
+        self.kept = self._resumed is not None and of_run(self._resumed, _run(trainer))
         earlier, own = self._earlier(trainer, pl_module), self._path(trainer, "best")
         # Another rank may still be reading what is removed.
         trainer.strategy.barrier("best checkpoint")
@@ -49,7 +54,7 @@ class Checkpoints(Checkpoint):
             if trainer.is_global_zero and own.resolve() != self._resumed:
                 own.unlink(missing_ok=True)
         elif trainer.is_global_zero:
-            replace_file(own, lambda temporary: shutil.copyfile(earlier, temporary))
+            replace_file(own, lambda temporary: shutil.copyfile(earlier, temporary), _run(trainer))
 
     def _earlier(self, trainer: Any, pl_module: Any) -> Path | None:
         """The best checkpoint of the run that goes on here, if it is this one's as well."""
@@ -81,9 +86,8 @@ class Checkpoints(Checkpoint):
         self._saved_step = -1
         self.save_last(trainer, pl_module)
         if better and trainer.is_global_zero:
-            replace_file(
-                self._path(trainer, "best"), lambda temporary: _copy(self._path(trainer, "last"), temporary)
-            )
+            last = self._path(trainer, "last")
+            replace_file(self._path(trainer, "best"), lambda temporary: _copy(last, temporary), _run(trainer))
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         # The only epoch's. Afterwards, averaged weights take the place of those that a resumed run needs.
@@ -97,9 +101,9 @@ class Checkpoints(Checkpoint):
         step = trainer.global_step
         if step == 0 or step == self._saved_step:
             return
-        refuse_broken(pl_module, step)
+        refuse_broken(trainer, pl_module)
         trainer.save_checkpoint(self._path(trainer, "last"))
-        self._saved_step = step
+        self._saved_step, self.kept = step, True
 
     def _better(self, value: float, level: int, mode: str) -> bool:
         if math.isnan(value):
@@ -109,7 +113,7 @@ class Checkpoints(Checkpoint):
         return value < self.best_value if mode == "min" else value > self.best_value
 
     def _path(self, trainer: Any, kind: str) -> Path:
-        return Path(trainer.default_root_dir) / FOLDER / f"{kind}.ckpt"
+        return _run(trainer) / FOLDER / f"{kind}.ckpt"
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_value": self.best_value, "best_step": self.best_step, "best_level": self.best_level}
@@ -127,11 +131,22 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def refuse_broken(pl_module: Any, step: int) -> None:
+def _run(trainer: Any) -> Path:
+    return Path(trainer.default_root_dir)
+
+
+def refuse_broken(trainer: Any, pl_module: Any) -> None:
     """Raise rather than let weights that are not finite replace a good checkpoint."""
     for name, parameter in pl_module.named_parameters():
         if not torch.isfinite(parameter).all():
             raise MannlabError(
-                f"Parameter '{name.removeprefix('model.')}' is not finite after step {step}.",
-                "The last checkpoint, from before, was kept. Try a lower optimizer.lr.",
+                f"Parameter '{name.removeprefix('model.')}' is not finite after step {trainer.global_step}.",
+                f"Try a lower optimizer.lr{go_on(trainer)}.",
             )
+
+
+def go_on(trainer: Any) -> str:
+    """How a run that has to stop can go on, to be said after what to try; nothing if it saved nothing."""
+    mine = any(isinstance(callback, Checkpoints) and callback.kept for callback in trainer.callbacks)
+    more = to_resume(_run(trainer)) if mine else None
+    return f"; continue with {more}: the last checkpoint, from before, was kept" if more else ""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mannlab.contracts import Batch
 from mannlab.draws import Draws
 from mannlab.errors import MannlabError
+from mannlab.training.callbacks.checkpoints import go_on
 
 
 class NotFinite(MannlabError):
@@ -70,8 +71,7 @@ class FiniteGuard(Callback):
             what = next(item for item in found if item)
         raise NotFinite(
             what,
-            "The last checkpoint, from before, was kept. Try a lower optimizer.lr or a tighter "
-            "trainer.gradient_clip_val; continue with ckpt_path=last.",
+            f"Try a lower optimizer.lr or a tighter trainer.gradient_clip_val{go_on(trainer)}.",
         )
 
     def _what(self, trainer: Any, pl_module: Any, position: int, late: bool) -> str:

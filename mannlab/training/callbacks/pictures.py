@@ -90,13 +90,15 @@ class Pictures(Callback):
                     logger.embedding(f"{stage}_memory/{title}", rows, labels)
 
     def _write(self, trainer: Any, name: str, text: str) -> None:
-        path = Path(trainer.default_root_dir) / TEXTS / f"{name.replace('/', '_').replace(' ', '_')}.md"
-        replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        run = Path(trainer.default_root_dir)
+        path = run / TEXTS / f"{name.replace('/', '_').replace(' ', '_')}.md"
+        replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), run)
         show_text(trainer.loggers, name, text, trainer.global_step)
 
     def _keep(self, trainer: Any, name: str, figure: Any) -> None:
-        path = Path(trainer.default_root_dir) / FOLDER / f"{name.replace('/', '_').replace(' ', '_')}.png"
-        replace_file(path, lambda temporary: figure.savefig(temporary, format="png"))
+        run = Path(trainer.default_root_dir)
+        path = run / FOLDER / f"{name.replace('/', '_').replace(' ', '_')}.png"
+        replace_file(path, lambda temporary: figure.savefig(temporary, format="png"), run)
         show_picture(trainer.loggers, name, path, trainer.global_step)
 
 

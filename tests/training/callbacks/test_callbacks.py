@@ -260,6 +260,7 @@ def test_a_broken_parameter_is_named(tmp_path: Path, settings: Any, probe: Any) 
     assert "step 5" in str(caught.value)
     assert "parameter 'interface.weight'" in str(caught.value)
     assert "Samples 16 to 19 of split 'train', seed 3" in str(caught.value)
+    assert f"continue with ckpt_path={tmp_path / 'run'}: the last checkpoint" in caught.value.hint
     assert step_of(tmp_path / "run", "last") == 3
     assert "interface.weight" in json.loads((tmp_path / "run" / "summary.json").read_text())["error"]
 
@@ -324,9 +325,29 @@ def test_broken_weights_never_replace_a_checkpoint(tmp_path: Path, settings: Any
             with torch.no_grad():
                 module.model.interface.weight[0, 0] = math.nan
 
-    with pytest.raises(MannlabError, match=r"interface\.weight"):
+    with pytest.raises(MannlabError, match=r"interface\.weight") as caught:
         train(settings({"callbacks.z": probe(break_it)}), tmp_path / "run")
+    assert f"continue with ckpt_path={tmp_path / 'run'}: the last checkpoint" in caught.value.hint
     assert step_of(tmp_path / "run", "last") == 3
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_what_breaks_before_a_checkpoint_names_none(
+    tmp_path: Path, settings: Any, probe: Any, step: int
+) -> None:
+    """Found by the loss of step 2, or as step 3 is saved; the folder holds another run's."""
+
+    def break_it(trainer: Any, module: Any) -> None:
+        if trainer.global_step == step:
+            with torch.no_grad():
+                module.model.interface.weight[0, 0] = math.nan
+
+    train(settings(), tmp_path / "run")
+    with pytest.raises(MannlabError, match="not finite") as caught:
+        train(settings({"callbacks.z": probe(break_it)}), tmp_path / "run")
+    assert "optimizer.lr" in caught.value.hint
+    assert "checkpoint" not in caught.value.hint
+    assert "ckpt_path" not in caught.value.hint
 
 
 # ---------------------------------------------------------------------- progress
