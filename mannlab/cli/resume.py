@@ -60,7 +60,10 @@ def understand(arguments: list[str]) -> tuple[dict[str, str], dict[str, Any]]:
                 raise ConfigError("resume: one at a time.", f"Give {given[key]} or {word}.")
             given[key] = word
         elif key.startswith("sweep.") and equals:
-            changes[key.removeprefix("sweep.")] = yaml.safe_load(value)
+            try:
+                changes[key.removeprefix("sweep.")] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise ConfigError(f"'{word}' cannot be read.", "Lists are [0,1], mappings {a: 1}.") from error
         elif key in KEYS and equals:
             given[key] = value
         else:

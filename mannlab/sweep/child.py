@@ -27,6 +27,7 @@ from mannlab.sweep import jobs
 from mannlab.sweep.record import DONE, Lock
 
 CONFIG = "config.yaml"
+DAMAGED = "It was damaged or changed. What it held is in summary.json too, if there is one."
 
 
 def run(folder: Path) -> int:
@@ -110,16 +111,31 @@ def _train(folder: Path) -> int:
 
 
 def stored(folder: Path) -> dict[str, Any]:
-    """The configuration of a run folder, going on from its last checkpoint if there is one."""
-    import yaml
+    """The configuration of a run folder, going on from its last checkpoint if there is one.
 
-    config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    Raises:
+        ConfigError: a file of it holds something else, or cannot be read.
+    """
+    config = _read(folder / CONFIG)
+    if not isinstance(config, dict):
+        raise ConfigError(f"{folder / CONFIG} holds no configuration.", DAMAGED)
     given = folder / ".hydra" / "overrides.yaml"
-    overrides = yaml.safe_load(given.read_text(encoding="utf-8")) if given.is_file() else []
+    overrides = (_read(given) if given.is_file() else None) or []
+    if not isinstance(overrides, list):
+        raise ConfigError(f"{given} holds no list.", DAMAGED)
     last = folder / "checkpoints" / "last.ckpt"
     if last.is_file():
         config["ckpt_path"] = str(last)
-    return {**config, "overrides": list(overrides or [])}
+    return {**config, "overrides": overrides}
+
+
+def _read(path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", DAMAGED) from error
 
 
 def _logging(folder: Path) -> None:

@@ -35,6 +35,7 @@ class Search:
         _whole("search.trials", self.trials, 1)
         _whole("search.startup_trials", self.startup_trials, 0)
         _whole("search.warmup_steps", self.warmup_steps, 0)
+        _mapping("search.space", self.space)
         _one_of("search.direction", self.direction, DIRECTIONS)
         for key, value, known in (("sampler", self.sampler, SAMPLERS), ("pruner", self.pruner, PRUNERS)):
             if not (isinstance(value, Mapping) and TARGET in value):
@@ -84,6 +85,8 @@ class Options:
         """
         found = dict(given or {})
         _known(found, cls, "sweep")
+        for key in ("search", "options"):
+            _mapping(key, found.get(key))
         if found.get("search") is not None:
             search = dict(found["search"])
             _known(search, Search, "sweep.search")
@@ -115,6 +118,11 @@ def _whole(key: str, value: Any, least: int, what: str = "") -> None:
     require(
         good, f"sweep.{key}: {value!r} is not allowed.", f"Give {what or f'a whole number from {least}'}."
     )
+
+
+def _mapping(key: str, value: Any) -> None:
+    good = value is None or isinstance(value, Mapping)
+    require(good, f"sweep.{key}: {value!r} is not allowed.", "Give keys and values: {a: 1}.")
 
 
 def _number(key: str, value: Any) -> None:

@@ -162,6 +162,7 @@ def test_a_sweep_that_runs_is_left_alone(children: Children, capfd: pytest.Captu
         (["sweep=nowhere"], "no sweep.json"),
         (["run=nowhere"], "no config.yaml"),
         (["sweep=x", "failed=perhaps"], "failed=again or keep"),
+        (["sweep=x", "sweep.devices=[0"], "Lists are [0,1]"),
     ],
 )
 def test_wrong_arguments_are_explained(
@@ -181,6 +182,9 @@ def test_options_of_the_sweep_may_change() -> None:
         resume.changed(options, {"job": 4})
     with pytest.raises(ConfigError, match="this sweep does not search"):
         resume.changed(Options.of({}), {"search.trials": 9})
+    for key in ("search", "options", "search.space"):
+        with pytest.raises(ConfigError, match=f"{key}: 3 is not allowed"):
+            resume.changed(options, {key: 3})
 
 
 @pytest.mark.slow

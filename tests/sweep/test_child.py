@@ -89,6 +89,22 @@ def test_a_failure_is_written_down(
     assert json.loads((folder / "summary.json").read_text())["status"] == "failed"
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("config.yaml", text) for text in ("", "a: [", "7", "\xff")]
+    + [(".hydra/overrides.yaml", text) for text in ("a: [", "7", "a: 3")],
+)
+def test_files_that_hold_something_else_are_explained(
+    folder: Path, calls: list[Any], name: str, text: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (folder / name).write_text(text, encoding="latin-1")
+    assert main(["resume", f"run={folder}"]) == 1
+    said = capfd.readouterr().err
+    assert str(folder / name) in said
+    assert "damaged or changed" in said
+    assert calls == []
+
+
 @pytest.mark.parametrize(("said", "kept"), [(None, 7), ({"steps": 0}, 7), ({"steps": 9}, 9)])
 def test_an_attempt_without_a_step_leaves_the_results_of_before(
     folder: Path, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any] | None, kept: int
