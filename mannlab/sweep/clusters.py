@@ -44,6 +44,7 @@ class Remote:
 
     def __call__(self) -> int:
         """Run it; returns its exit code."""
+        (Path(self.folder) / jobs.QUEUED).unlink(missing_ok=True)
         environment = jobs.clean(os.environ) | self.environment | {jobs.GRACE: str(self.grace)}
         self._process = spawn(Path(self.folder), environment, [sys.executable, *self.arguments])
         return self._process.wait()
@@ -57,6 +58,8 @@ class Remote:
             process.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(self.grace)
+        with suppress(OSError):
+            (Path(self.folder) / jobs.QUEUED).touch()
         return submitit.helpers.DelayedSubmission(
             Remote(self.folder, self.arguments, self.environment, self.grace)
         )

@@ -87,6 +87,8 @@ class Process(Handle):
 def spawn(folder: Path, environment: Mapping[str, str], command: list[str]) -> subprocess.Popen[bytes]:
     """Start a job's process; what it prints goes to its own log file."""
     with (folder / jobs.LOG).open("ab") as log:
+        # A sign of life, also where an earlier attempt has left a log.
+        os.utime(folder / jobs.LOG)
         return subprocess.Popen(
             command,
             # Its guard watches this process.

@@ -17,6 +17,7 @@ from mannlab.sweep.record import FAILED, INTERRUPTED, Job
 
 LOG, TRACEBACK, PROGRESS, STOP = "job.log", "traceback.txt", "progress.json", "stop"
 SUMMARY = "summary.json"
+QUEUED = "queued"  # the file of a job that had to leave its machine, and waits for another
 PRUNED = "pruned"
 TAIL = 30  # lines of a dead job's output to keep
 PARENT, GRACE = "MANNLAB_PARENT", "MANNLAB_GRACE"
@@ -79,7 +80,7 @@ def command(folder: Path) -> list[str]:
 
 def fresh(folder: Path) -> None:
     """Take away what an earlier attempt said about its end."""
-    for name in (SUMMARY, TRACEBACK, STOP):
+    for name in (SUMMARY, TRACEBACK, STOP, QUEUED):
         (folder / name).unlink(missing_ok=True)
 
 

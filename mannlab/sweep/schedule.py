@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from mannlab.errors import MannlabError
@@ -67,6 +68,8 @@ class Running:
     """A job at work.
 
     Attributes:
+        heard: when the job's files last changed, by the clock of their disk.
+        sign: when that was seen, by ours; None for a job that still waits in the queue of a cluster.
         stopped: why the sweep asked it to stop, or killed it; empty if it did not.
         deadline: when it is killed, having been asked.
     """
@@ -75,7 +78,8 @@ class Running:
     handle: Handle
     began: float = field(default_factory=time.monotonic)
     before: float = 0.0
-    sign: float = field(default_factory=time.time)
+    heard: float = 0.0
+    sign: float | None = None
     pulse: dict[str, Any] = field(default_factory=dict)
     stopped: str = ""
     deadline: float | None = None
@@ -149,10 +153,12 @@ class Schedule:
         if job not in self.sweep.jobs:
             self.sweep.jobs.append(job)
         handle: Handle
+        heard = 0.0
         if Lock(job.folder).held():
             handle = Adopted(job)
         else:
             job.attempts += 1
+            heard = _heard(job.folder)
             jobs.fresh(job.folder)
             # On record before it runs: a job is never forgotten.
             self.sweep.save()
@@ -162,7 +168,7 @@ class Schedule:
                 self._end(Running(job, _Never()), f"It could not be started: {error}")
                 return
         job.where = handle.where
-        self.running.append(Running(job, handle, before=job.seconds))
+        self.running.append(Running(job, handle, before=job.seconds, heard=heard))
         self.sweep.save()
         self.view.started(job, isinstance(handle, Adopted))
 
@@ -209,11 +215,15 @@ class Schedule:
             one.pulse = pulse
             if not one.stopped and self.source.hopeless(job, pulse):
                 self._stop(one, jobs.PRUNED)
-        for name in (jobs.PROGRESS, jobs.LOG):
-            with suppress(OSError):
-                one.sign = max(one.sign, (job.folder / name).stat().st_mtime)
+        heard, now = _heard(job.folder), time.monotonic()
+        if (job.folder / jobs.QUEUED).exists():
+            one.sign = None
+        elif heard > one.heard:
+            one.heard, one.sign = heard, now
         minutes = self.options.stall_minutes
-        if minutes is not None and not one.stopped and time.time() - one.sign > 60 * minutes:
+        if minutes is None or one.stopped or one.sign is None:
+            return
+        if now - one.sign > 60 * minutes:
             one.stopped = f"No sign of life for {minutes:g} minutes (sweep.stall_minutes): it was killed."
             one.handle.kill()
 
@@ -233,6 +243,15 @@ class Schedule:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _heard(folder: Path) -> float:
+    """When a job last said something, seconds since the epoch; 0 if it never did."""
+    last = 0.0
+    for name in (jobs.PROGRESS, jobs.LOG):
+        with suppress(OSError):
+            last = max(last, (folder / name).stat().st_mtime)
+    return last
 
 
 class _Never(Handle):

@@ -115,6 +115,9 @@ def test_a_job_that_must_leave_its_machine_is_queued_again(children: Children, t
     remote = clusters.remote_of(one, {"A": "1"}, Options(grace_seconds=5))
     assert remote() == 0
     again = remote.checkpoint()
+    assert (one.folder / jobs.QUEUED).exists()
+    assert again.function() == 0
+    assert not (one.folder / jobs.QUEUED).exists()
     assert again.function == remote
 
 
