@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -26,7 +27,14 @@ from mannlab.training.carried import Carried
 from mannlab.training.checkpoints import IDENTITY, check_data
 from mannlab.training.data import EVALUATION_SEED, IGNORED
 from mannlab.training.instruments import Instruments
-from mannlab.training.resume import mark_step, random_state, restore_random
+from mannlab.training.resume import (
+    Before,
+    begin_again,
+    mark_step,
+    mark_unfinished,
+    random_state,
+    restore_random,
+)
 from mannlab.training.retuned import Retuned, tuning
 from mannlab.training.tables import (
     WithTables,
@@ -63,18 +71,6 @@ class Ratio(Metric):
 
     def compute(self) -> Tensor:
         return self.total / self.count
-
-
-class Before(NamedTuple):
-    """From where a step begins, besides weights.
-
-    Attributes:
-        random: this process's generators.
-        carried: what the state of a continuous task's texts is made of.
-    """
-
-    random: dict[str, Tensor]
-    carried: list[Any]
 
 
 def with_loss(score: Score, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
@@ -212,7 +208,7 @@ class MannModule(LightningModule):
         step = self.global_step + 1
         super().optimizer_step(*args, **kwargs)
         self.data.consumed += self._pending
-        self._pending = 0
+        self._pending, self._before = 0, None
         if self.instruments.waiting:
             self.write(self.instruments.take(self.data.consumed, step), step)
         batch = self.data.batch_size * self.trainer.world_size
@@ -370,12 +366,18 @@ class MannModule(LightningModule):
     # ------------------------------------------------------------------ checkpoints
 
     def _now(self) -> Before:
-        held = self._carried["train"].held(self.model) if self.task.continuous else []
-        return Before(random_state(self.trainer.strategy.root_device), held)
+        return Before(
+            random_state(self.trainer.strategy.root_device),
+            self._carried["train"].held(self.model) if self.task.continuous else [],
+            {name: buffer.clone() for name, buffer in self.named_buffers()},
+            None if self._waiting is None else deepcopy(self._waiting.state_dict()),
+            [float(group["lr"]) for group in self.trainer.optimizers[0].param_groups],
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # A step that is not finished is made again.
-        before = self._before if self._before is not None and self._pending else self._now()
+        before = self._before or self._now()
+        if self._before is not None:
+            mark_unfinished(checkpoint, self._before)
         mark_step(checkpoint, self._batches, self.trainer, before.random)
         checkpoint["tuning"], checkpoint["seconds"] = self.tuning, time.monotonic() - self.began
         if self.task.fingerprint is not None:
@@ -385,6 +387,7 @@ class MannModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_data(checkpoint, self.task, Path("The checkpoint"))
+        begin_again(checkpoint)
         self.retuned.leave_out(checkpoint)
         self._random = checkpoint.get("random")
         self._saved_state = None if self.resized else checkpoint.get("carried")

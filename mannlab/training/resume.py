@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Before(NamedTuple):
+    """From where a step begins, besides weights and what the optimizer makes of them.
+
+    Attributes:
+        random: this process's generators.
+        carried: what the state of a continuous task's texts is made of.
+        buffers: the module's, by name.
+        schedule: the state of a schedule that steps with validations, or None, and
+        rates: the learning rates that it has come to.
+    """
+
+    random: dict[str, Tensor]
+    carried: list[Any]
+    buffers: dict[str, Tensor]
+    schedule: dict[str, Any] | None
+    rates: list[float]
 
 
 def mark_step(checkpoint: dict[str, Any], batches: int, trainer: Any, random: dict[str, Tensor]) -> None:
@@ -28,6 +46,29 @@ def mark_step(checkpoint: dict[str, Any], batches: int, trainer: Any, random: di
     loop["epoch_progress"] |= {"total": epoch, "current": dict(epoch)}
     loop["epoch_loop.state_dict"]["_batches_that_stepped"] = max(0, trainer.global_step - 1)
     checkpoint["random"] = gather_random(trainer, random)
+
+
+def mark_unfinished(checkpoint: dict[str, Any], before: Before) -> None:
+    """Note in a checkpoint from the middle of a step what :func:`begin_again` needs.
+
+    Its weights stay as they were measured, running statistics of the step's batches included.
+    """
+    buffers = {name: kept for name, kept in before.buffers.items() if name in checkpoint["state_dict"]}
+    checkpoint["unfinished"] = {"buffers": buffers, "schedule": before.schedule, "rates": before.rates}
+
+
+def begin_again(checkpoint: dict[str, Any]) -> None:
+    """Undo, in a checkpoint from the middle of a step, what the step and validations in it changed."""
+    before = checkpoint.get("unfinished")
+    if before is None:
+        return
+    # Of averaged weights, those that training has.
+    checkpoint.get("current_model_state", checkpoint["state_dict"]).update(before["buffers"])
+    if before["schedule"] is not None:
+        checkpoint["lr_schedulers"] = [before["schedule"]]
+        state = checkpoint["optimizer_states"][0]
+        for group, rate in zip(state.get("main", state)["param_groups"], before["rates"], strict=True):
+            group["lr"] = rate
 
 
 def _zeros(progress: Any) -> Any:

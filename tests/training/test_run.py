@@ -102,6 +102,10 @@ def test_a_resumed_run_draws_the_same_dropout(
 
 IN_BETWEEN = {"trainer.accumulate_grad_batches": 2, "trainer.val_check_interval": 3}
 BYTES = {"name": "language_modelling", "source": "pydoc", "level": "byte", "length": 6, "eval_lanes": 4}
+HOPS = {"name": "memory_network", "slots": 6, "width": 4, "hops": 1, "linear_start": 3, "noise": 0.3}
+NORMED = {"name": "product_key", "slots": 25, "width": 4, "heads": 1, "knn": 2, "key_width": 4}
+PLATEAU = {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau", "patience": 0}
+AVERAGE = {"_target_": "mannlab.training.callbacks.Averages", "decay": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -109,8 +113,12 @@ BYTES = {"name": "language_modelling", "source": "pydoc", "level": "byte", "leng
     [
         {"model.dropout": 0.5},
         {"task": BYTES, "trainer.limit_val_batches": 2},
+        {"memory": HOPS},
+        {"memory": NORMED},
+        {"scheduler": PLATEAU, "optimizer.lr": 0.5},
+        {"memory": HOPS, "callbacks.average": AVERAGE},
     ],
-    ids=["dropout", "text"],
+    ids=["dropout", "text", "phase", "statistics", "schedule", "average"],
 )
 def test_what_is_saved_between_accumulated_gradients_goes_on_exactly(
     tmp_path: Path, settings: Any, extra: Any
