@@ -6,6 +6,7 @@ it runs; a folder that all machines see carries what it says, and word to stop.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from mannlab.sweep.options import Options
 from mannlab.sweep.record import Job
 
 UNLIMITED = 10_000  # jobs at once: the cluster has a queue of its own
+ROUNDS = 4  # that the trials of a search take at least: nothing is learnt from those that run together
 FOLDER = ".submitit"
 
 
@@ -68,6 +70,11 @@ class Remote:
 def remote_of(job: Job, environment: dict[str, str], options: Options) -> Remote:
     """A job for a worker."""
     return Remote(str(job.folder), jobs.command(job.folder)[1:], environment, options.grace_seconds)
+
+
+def at_most(options: Options) -> int:
+    """How many jobs at once with ``sweep.jobs=auto``."""
+    return UNLIMITED if options.search is None else math.ceil(options.search.trials / ROUNDS)
 
 
 def package(name: str) -> Any:
@@ -156,7 +163,7 @@ class Slurm(Engine):
     def __init__(self, options: Options, folder: Path) -> None:
         self.options = options
         self.executor = executor(options, folder, "slurm")
-        self.room = UNLIMITED if options.jobs == "auto" else int(options.jobs)
+        self.room = at_most(options) if options.jobs == "auto" else int(options.jobs)
 
     def start(self, job: Job) -> Handle:
         each = int(self.options.options.get("cpus_per_task") or 1) // job.processes
@@ -227,7 +234,8 @@ class Ray(Engine):
             )
         if self.options.jobs == "auto":
             by_gpu = int(resources.get("GPU", 0) // most) if most else UNLIMITED
-            self.room = max(1, min(int(resources["CPU"] // self.cpus), by_gpu))
+            at_once = min(int(resources["CPU"] // self.cpus), by_gpu, at_most(self.options))
+            self.room = max(1, at_once)
 
     def _gpus(self, job: Job) -> float:
         if self.gpus in ("auto", None):

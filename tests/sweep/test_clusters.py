@@ -14,7 +14,7 @@ from mannlab.errors import ConfigError
 from mannlab.files import read_json
 from mannlab.sweep import clusters, jobs
 from mannlab.sweep.engines import Engine, Handle
-from mannlab.sweep.options import Options
+from mannlab.sweep.options import Options, Search
 from mannlab.sweep.record import Job, Sweep
 from tests.sweep.conftest import Children
 
@@ -98,6 +98,36 @@ def test_slurm(children: Children, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert limits["limits"]["MANNLAB_CORES"] == "4"
     # Lightning would look for SLURM's other tasks.
     assert limits["environment"] == {}
+
+
+def test_a_search_on_a_cluster_learns_from_its_first_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clusters, "executor", lambda options, folder, cluster: None)
+    for search, room in ((None, clusters.UNLIMITED), (Search(trials=20), 5), (Search(trials=1), 1)):
+        assert clusters.Slurm(Options(engine="submitit_slurm", search=search), tmp_path).room == room
+    given = Options(engine="submitit_slurm", search=Search(trials=20), jobs=20)
+    assert clusters.Slurm(given, tmp_path).room == 20
+
+
+class LargeCluster:
+    """Stands for Ray's package."""
+
+    def init(self, **settings: object) -> None:
+        """There is nothing to begin."""
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 64.0}
+
+
+@pytest.mark.parametrize(("search", "room"), [(None, 64), (Search(trials=20), 5)])
+def test_a_search_on_ray_learns_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search: Search | None, room: int
+) -> None:
+    monkeypatch.setattr(clusters, "package", lambda name: LargeCluster())
+    engine = clusters.Ray(Options(engine="ray", search=search), tmp_path)
+    engine.plan([Job(0, tmp_path, [])])
+    assert engine.room == room
 
 
 def test_slurm_without_slurm_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
