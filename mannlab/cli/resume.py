@@ -20,7 +20,8 @@ USAGE = """usage: mannlab resume sweep=FOLDER [failed=keep] [sweep.jobs=2 ...]
 
 A sweep: jobs that have a result are left alone; those that were interrupted go on from their last
 checkpoint, and those that failed or never began are run (failed=keep leaves failed ones as they are).
-Options of the sweep itself, such as sweep.jobs, may be changed.
+Options of the sweep itself, such as sweep.jobs, may be changed. A search keeps its failed jobs, of which it
+has learnt; more jobs of it are sweep.search.trials=N.
 
 A run: goes on from its last checkpoint, with its own configuration, in its own folder.
 Last is the newest run in outputs/, or the sweep that it belongs to."""
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
     given, changes = understand(arguments)
     if "run" in given:
         return child.run(Path(given["run"]).resolve())
-    return sweep(Path(given["sweep"]), changes, given.get("failed", "again") == "again")
+    return sweep(Path(given["sweep"]), changes, given.get("failed"))
 
 
 def understand(arguments: list[str]) -> tuple[dict[str, str], dict[str, Any]]:
@@ -83,20 +84,30 @@ def _newest() -> Path:
     return next((folder for folder in run.parents if (folder / FILE).is_file()), run)
 
 
-def sweep(folder: Path, changes: Mapping[str, Any], failed: bool) -> int:
+def sweep(folder: Path, changes: Mapping[str, Any], failed: str | None = None) -> int:
     """Run what a sweep's folder says is missing.
 
+    Args:
+        folder: of the sweep.
+        changes: of its options.
+        failed: what to do with failed jobs: ``again`` or ``keep``; None: again, but for those of a search.
+
     Raises:
-        ConfigError: there is no sweep, or it is running.
+        ConfigError: there is no sweep, it is running, or it is a search and shall run failed jobs again.
     """
     found = Sweep.read(folder)
+    if failed == "again" and found.options.search is not None:
+        raise ConfigError(
+            "failed=again: this sweep is a search, which has learnt of its failed jobs.",
+            "Leave it out; for more jobs give sweep.search.trials=N.",
+        )
     lock = Lock(found.folder)
     if not lock.take():
         raise ConfigError(f"The sweep in {found.folder} is running.", "Wait for its end, or stop it first.")
     start.hold(found, lock)
     try:
         found.options = changed(found.options, changes)
-        again(found, failed)
+        again(found, failed != "keep")
     finally:
         start.take()
     table.report(found)

@@ -100,7 +100,9 @@ def test_a_search_and_more_of_it(children: Children, capfd: pytest.CaptureFixtur
         state = "FAIL" if trial.params["memory"] == "none" else "COMPLETE"
         assert trial.state.name == state
         assert trial.value == (None if state == "FAIL" else job.value)
-    assert main(["resume", f"sweep={folder}", "sweep.search.trials=5"]) == 1
+    assert main(["resume", f"sweep={folder}", "failed=again"]) == 1
+    assert "this sweep is a search" in capfd.readouterr().err
+    assert main(["resume", f"sweep={folder}", "failed=keep", "sweep.search.trials=5"]) == 1
     assert "jobs kept: 3, to be run: 2" in capfd.readouterr().err
     assert len(load(folder).trials) == len(Sweep.read(folder).jobs) == 5
     assert len(children.starts(folder)) == len(set(children.starts(folder))) == 5
