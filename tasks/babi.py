@@ -79,7 +79,8 @@ class Babi(Task):
     statements only, as in Sukhbaatar et al. 2015. Several words (tasks 8 and 19) are one answer, as in
     Sukhbaatar et al. 2015. All tasks are learnt together unless ``tasks`` says otherwise. The data has no
     validation set: a tenth of the training stories is set aside, the same in every run. Once through
-    training is every story once.
+    training is every story once, but for what is left over of rows of 32: up to 31 stories, others each
+    time.
 
     ``error_task_7_percent`` is the share of wrong answers of a task. The literature gives three numbers the
     name of mean error, which cannot be compared:
