@@ -82,7 +82,7 @@ def make_trainer(config: Mapping[str, Any], run_dir: Path, callbacks: list[Any],
             raise ConfigError(what, choices(key, known.keys() - OURS.keys(), "options"))
     check_numbers(lightning.pytorch.Trainer, settings, "trainer")
     settings["max_time"] = duration(settings.get("max_time"), "trainer.max_time")
-    _check_accelerator(settings.get("accelerator"))
+    settings["accelerator"] = _accelerator(settings.get("accelerator", "auto"))
     try:
         trainer = lightning.pytorch.Trainer(
             **settings,
@@ -100,13 +100,15 @@ def make_trainer(config: Mapping[str, Any], run_dir: Path, callbacks: list[Any],
     return trainer
 
 
-def _check_accelerator(accelerator: Any) -> None:
-    kinds = {"gpu": (CUDAAccelerator, MPSAccelerator), "cuda": (CUDAAccelerator,)}.get(accelerator)
-    if kinds and not any(kind.is_available() for kind in kinds):
-        raise ConfigError(
-            f"trainer.accelerator: '{accelerator}' is not allowed: there is no GPU here.",
-            "Use trainer=cpu.",
-        )
+def _accelerator(asked: Any) -> Any:
+    """What Lightning is asked for: by itself it would take an Apple GPU, which sums no metrics in float64."""
+    if CUDAAccelerator.is_available():
+        return asked
+    apple = MPSAccelerator.is_available()
+    if asked in ("gpu", "cuda", "mps"):
+        why = "Apple's GPUs have no float64" if apple and asked != "cuda" else "there is no GPU here"
+        raise ConfigError(f"trainer.accelerator: '{asked}' is not allowed: {why}.", "Use trainer=cpu.")
+    return "cpu" if apple and asked == "auto" else asked
 
 
 def _changed(config: Mapping[str, Any]) -> str:

@@ -19,6 +19,16 @@ def test_a_gpu_that_is_not_there_is_named(tmp_path: Path, settings: Any, monkeyp
         train(settings({"trainer.accelerator": "gpu"}), tmp_path / "run")
 
 
+def test_an_apple_gpu_is_left_alone(tmp_path: Path, settings: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(trainer.CUDAAccelerator, "is_available", lambda: False)
+    monkeypatch.setattr(trainer.MPSAccelerator, "is_available", lambda: True)
+    made = trainer.make_trainer(settings({"trainer.accelerator": "auto"}), tmp_path, [], [])
+    assert made.strategy.root_device.type == "cpu"
+    for asked, why in (("mps", "no float64"), ("gpu", "no float64"), ("cuda", "no GPU here")):
+        with pytest.raises(ConfigError, match=f"'{asked}' is not allowed: .*{why}"):
+            trainer.make_trainer(settings({"trainer.accelerator": asked}), tmp_path, [], [])
+
+
 def test_what_lightning_refuses_is_shown_without_every_option(tmp_path: Path, settings: Any) -> None:
     config = settings({"trainer.precision": "7"}) | {"overrides": ["seed=3", "trainer.precision=7"]}
     with pytest.raises(ConfigError) as caught:
