@@ -375,15 +375,18 @@ class MannModule(LightningModule):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        before = self._before or self._now()
-        if self._before is not None:
-            mark_unfinished(checkpoint, self._before)
-        mark_step(checkpoint, self._batches, self.trainer, before.random)
+        before = self._before
+        if before is not None:
+            mark_unfinished(checkpoint, before)
+        random = before.random if before else random_state(self.trainer.strategy.root_device)
+        mark_step(checkpoint, self._batches, self.trainer, random)
         checkpoint["tuning"], checkpoint["seconds"] = self.tuning, time.monotonic() - self.began
         if self.task.fingerprint is not None:
             checkpoint["fingerprint"] = self.task.fingerprint
         if self.task.continuous:
-            checkpoint["carried"] = self._carried["train"].save(before.carried, self.trainer)
+            train = self._carried["train"]
+            carried = before.carried if before else train.held(self.model)
+            checkpoint["carried"] = train.save(carried, self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_data(checkpoint, self.task, Path("The checkpoint"))
