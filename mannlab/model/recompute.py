@@ -55,13 +55,17 @@ class _Recomputed(torch.autograd.Function):
     def forward(
         ctx: Any, run: Callable[..., Sequence[Tensor]], buffers: Sequence[Tensor], count: int, *parts: Tensor
     ) -> Any:
-        ctx.run, ctx.buffers, ctx.count = run, buffers, count
+        ctx.run, ctx.count = run, count
         kind = parts[0].device.type
         ctx.kind, ctx.mixed, ctx.dtype = kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
         ctx.random, ctx.devices = torch.get_rng_state(), get_device_states(*parts)
         ctx.save_for_backward(*parts)
+        versions = [buffer._version for buffer in buffers]
+        outputs = run(*parts[:count])
+        pairs = zip(buffers, versions, strict=True)
+        ctx.changed = [buffer for buffer, version in pairs if buffer._version != version]
         # A view of what came in would be an input given out.
-        return tuple(part.clone() for part in run(*parts[:count]))
+        return tuple(part.clone() for part in outputs)
 
     @staticmethod
     @differentiable_once
@@ -69,7 +73,7 @@ class _Recomputed(torch.autograd.Function):
         parts = ctx.saved_tensors
         inputs = [part.detach().requires_grad_(part.requires_grad) for part in parts[: ctx.count]]
         weights = parts[ctx.count :]
-        kept = [(buffer, buffer._version, buffer.clone()) for buffer in ctx.buffers]
+        kept = [buffer.clone() for buffer in ctx.changed]
         with (
             torch.random.fork_rng(devices=ctx.devices[0], device_type=_accelerator(ctx.kind)),
             torch.enable_grad(),
@@ -83,10 +87,8 @@ class _Recomputed(torch.autograd.Function):
         made, ons = zip(*pairs, strict=True)
         found = iter(torch.autograd.grad(made, wanted, ons, allow_unused=True))
         with torch.no_grad():
-            for buffer, version, before in kept:
-                # One that did not change may be what another node has saved.
-                if buffer._version != version:
-                    buffer.copy_(before)
+            for buffer, before in zip(ctx.changed, kept, strict=True):
+                buffer.copy_(before)
         return (
             None,
             None,
