@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mannlab.files import replacing
+from mannlab.files import read_json, replacing, write_json
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -49,3 +49,13 @@ def test_threads_are_not_in_each_others_way(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(1, 9)))
     assert len(set((tmp_path / "x").read_text())) == 1
+
+
+def test_json_is_written_whole_and_read_back(tmp_path: Path) -> None:
+    path, content = tmp_path / "made" / "a.json", {"name": "é", "sizes": [1, 2]}
+    write_json(path, content)
+    assert "é" in path.read_text(encoding="utf-8")
+    with pytest.raises(TypeError):
+        write_json(path, {"name": object()})
+    assert read_json(path) == content
+    assert os.listdir(path.parent) == ["a.json"]

@@ -6,7 +6,6 @@ further devices, with the same arguments, train what the first one does.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shlex
@@ -22,7 +21,7 @@ from typing import Any
 from mannlab import compose, registry
 from mannlab.cli import errors, logs
 from mannlab.errors import ConfigError, MannlabError
-from mannlab.files import read_json, replacing
+from mannlab.files import read_json, write_json
 from mannlab.sweep import jobs
 from mannlab.sweep.record import DONE, Lock
 
@@ -70,9 +69,8 @@ def _put_back(before: Mapping[str, Any], folder: Path) -> None:
     """Of an attempt that ended before its first step, the results of the one before stay."""
     now = read_json(folder / jobs.SUMMARY)
     if before.get("steps") and not now.get("steps") and now.get("status") not in DONE:
-        text = json.dumps(before, indent=2, ensure_ascii=False)
-        with suppress(OSError), replacing(folder / jobs.SUMMARY) as path:
-            path.write_text(text + "\n", encoding="utf-8")
+        with suppress(OSError):
+            write_json(folder / jobs.SUMMARY, before)
 
 
 def longer(folder: Path, steps: int) -> str:

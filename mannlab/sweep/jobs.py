@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections import deque
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mannlab.cli import errors
-from mannlab.files import read_json
+from mannlab.files import read_json, write_json
 from mannlab.sweep.record import FAILED, INTERRUPTED, Job
 
 LOG, TRACEBACK, PROGRESS, STOP = "job.log", "traceback.txt", "progress.json", "stop"
@@ -160,6 +159,5 @@ def write_failure(
         "objective": {},
         "metrics": {},
     }
-    text = json.dumps(summary, indent=2, ensure_ascii=False)
-    (folder / SUMMARY).write_text(text + "\n", encoding="utf-8")
+    write_json(folder / SUMMARY, summary)
     return summary

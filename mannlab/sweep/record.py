@@ -26,7 +26,7 @@ from typing import IO, Any
 
 from mannlab.cli import errors
 from mannlab.errors import ConfigError
-from mannlab.files import replacing
+from mannlab.files import replacing, write_json
 from mannlab.sweep.options import Options
 
 FILE = "sweep.json"
@@ -167,9 +167,7 @@ class Sweep:
             "counts": dict(Counter(job.status for job in self.jobs)),
             "jobs": records,
         }
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        with replacing(self.folder / FILE) as path:
-            path.write_text(text, encoding="utf-8", newline="")
+        write_json(self.folder / FILE, content)
         with (
             replacing(self.folder / "sweep.csv") as path,
             path.open("w", encoding="utf-8", newline="") as file,
